@@ -1,0 +1,210 @@
+"""Everything that was decided: the journal's schema.
+
+A fact carries every value that ``apply`` needs, so a replay never decides again. Tags (the class names) are
+never renamed or reused; a new field goes at the end and has a default; journals of every released version
+are kept by a test and replayed. ``at_ms`` is supervisor time, ``wall_ms`` is beside it for people.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from supervisor.core.model import Terms
+
+
+class Fact(Struct, frozen=True, array_like=True, tag=True):
+    at_ms: int
+    wall_ms: int
+
+
+class SupervisorStarted(Fact, frozen=True, array_like=True, tag=True):
+    """``boot_id`` and ``boot_ms`` (the boot-time clock) tie supervisor time to this boot."""
+
+    boot_id: str
+    boot_ms: int
+    version: str
+
+
+class SupervisorStopped(Fact, frozen=True, array_like=True, tag=True):
+    reason: str
+
+
+class TicketQueued(Fact, frozen=True, array_like=True, tag=True):
+    id: str
+    token_hash: str
+    token_known: bool
+    terms: Terms
+
+
+class TicketKept(Fact, frozen=True, array_like=True, tag=True):
+    """A waiter's wait ran out and its caller got the ticket's token: it is a polled ticket now."""
+
+    id: str
+
+
+class TicketEnded(Fact, frozen=True, array_like=True, tag=True):
+    """``reason``: cancelled, caller_gone, scheduler_timeout, ticket_expired, target_absent, target_invalid, forced, ..."""
+
+    id: str
+    reason: str
+    owner: str
+    target: str | None
+
+
+class WindowOpened(Fact, frozen=True, array_like=True, tag=True):
+    id: str
+    until_ms: int
+    owner: str
+    target: str | None
+
+
+class LeaseGranted(Fact, frozen=True, array_like=True, tag=True):
+    """A ticket of the same id, if there is one, becomes this lease; a residency of its target ends in it."""
+
+    id: str
+    fence: int
+    token_hash: str
+    token_known: bool
+    terms: Terms
+    project: str
+    gpus: tuple[str, ...]
+    vram_mib: int | None
+    needs_cold_start: bool = False
+    adopted: bool = False
+
+
+class RoomVerified(Fact, frozen=True, array_like=True, tag=True):
+    """From here on the lease's target may run."""
+
+    id: str
+    target: str | None
+
+
+class TargetReady(Fact, frozen=True, array_like=True, tag=True):
+    id: str
+    target: str
+    took_ms: int
+
+
+class TargetDown(Fact, frozen=True, array_like=True, tag=True):
+    """A leased target went down after it was ready. Changes nothing by itself: a grace runs from here."""
+
+    id: str
+    target: str
+    detail: str
+
+
+class LeaseRestarted(Fact, frozen=True, array_like=True, tag=True):
+    """The owner of a lease whose target was down asked for it again: room is made and it is started anew."""
+
+    id: str
+    target: str
+
+
+class LeaseRetimed(Fact, frozen=True, array_like=True, tag=True):
+    """A refresh asked for another TTL than the grant's."""
+
+    id: str
+    ttl_ms: int
+
+
+class LeaseEnded(Fact, frozen=True, array_like=True, tag=True):
+    """``reason``: released, forced, expired, caller_gone, target_down, target_completed, target_failed,
+    target_unhealthy, target_timeout, target_gone. ``resident``: what still runs of it stays, warm.
+    """
+
+    id: str
+    reason: str
+    resident: bool
+    owner: str
+    target: str | None
+    detail: str = ""
+
+
+class ResidencyBegan(Fact, frozen=True, array_like=True, tag=True):
+    """``reason``: first_start (ran before the very first start), observed (mode observe spared it)."""
+
+    target: str
+    project: str
+    reason: str
+
+
+class ResidencyEnded(Fact, frozen=True, array_like=True, tag=True):
+    """``reason``: evicted (``for_lease`` names whose room it makes), stopped (nothing ran for a while), operator."""
+
+    target: str
+    reason: str
+    for_lease: str | None = None
+    for_target: str | None = None
+    for_owner: str | None = None
+
+
+class ContainerRefused(Fact, frozen=True, array_like=True, tag=True):
+    """A labelled container ran without the right to. ``count`` starts of it since the last such fact.
+
+    ``reason``: no_lease, gpu_held, room_pending, target_invalid, other_project, lease_ended.
+    ``holder`` names who has the GPU, where somebody has.
+    """
+
+    container_id: str
+    container: str
+    target: str
+    service: str
+    reason: str
+    action: Literal["kill", "stop"]
+    count: int = 1
+    holder: str | None = None
+    detail: str = ""
+
+
+class ContainerSpared(Fact, frozen=True, array_like=True, tag=True):
+    """The same in mode observe: it was seen and left alone."""
+
+    container_id: str
+    container: str
+    target: str
+    service: str
+    reason: str
+    count: int = 1
+    holder: str | None = None
+
+
+class StopFailed(Fact, frozen=True, array_like=True, tag=True):
+    """A container will not die: its GPU stays closed until it does."""
+
+    container_id: str
+    container: str
+    target: str
+    error: str
+
+
+class TargetRemembered(Fact, frozen=True, array_like=True, tag=True):
+    name: str
+    project: str
+    working_dir: str
+    config_files: str
+
+
+AnyFact = (
+    SupervisorStarted
+    | SupervisorStopped
+    | TicketQueued
+    | TicketKept
+    | TicketEnded
+    | WindowOpened
+    | LeaseGranted
+    | RoomVerified
+    | TargetReady
+    | TargetDown
+    | LeaseRestarted
+    | LeaseRetimed
+    | LeaseEnded
+    | ResidencyBegan
+    | ResidencyEnded
+    | ContainerRefused
+    | ContainerSpared
+    | StopFailed
+    | TargetRemembered
+)

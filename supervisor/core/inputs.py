@@ -1,0 +1,183 @@
+"""Everything that can happen to the supervisor. The edges only translate the world into these.
+
+Requests carry a ``request_id`` that is unique within this process: the reply names it again. They carry
+digests of tokens, never tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from supervisor.core.model import Container, Gpu, Terms
+
+# ---- requests
+
+
+class Acquire(Struct, frozen=True, kw_only=True):
+    """Ask for a lease. ``id`` and ``token_hash`` are proposed by the edge for what may be created.
+
+    ``terms.priority`` counts only where ``priority_given``; else the target's label does.
+    ``wait_ms``: how long to stay in the queue on the line (0: not at all). ``on_busy``: what the caller gets
+    when it cannot have the GPU in that time.
+    """
+
+    request_id: int
+    id: str
+    token_hash: str
+    terms: Terms
+    priority_given: bool = False
+    wait_ms: int = 0
+    on_busy: Literal["refuse", "ticket"] = "refuse"
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """Come back with a token: claim a ticket's turn, or refresh a lease (``refresh``: the plain /acquire).
+
+    ``wait_ms``: stay on the line until the turn comes. ``target`` None is not checked.
+    ``ttl_ms`` None leaves it as it is.
+    """
+
+    request_id: int
+    token_hash: str
+    wait_ms: int = 0
+    refresh: bool = False
+    target: str | None = None
+    ttl_ms: int | None = None
+    wait_ready: bool | None = None
+    ready_timeout_ms: int | None = None
+
+
+class Renew(Struct, frozen=True):
+    request_id: int
+    token_hash: str
+
+
+class Release(Struct, frozen=True):
+    """End a lease or cancel a ticket by its token."""
+
+    request_id: int
+    token_hash: str
+
+
+class ForceRelease(Struct, frozen=True):
+    """An operator ends a lease without its token. ``target`` None: the only lease there is."""
+
+    request_id: int
+    target: str | None
+
+
+class Evict(Struct, frozen=True):
+    request_id: int
+    target: str
+
+
+class CallerGone(Struct, frozen=True):
+    """The caller of a request hung up. ``lease_id``: what a reply granted that could not be handed over."""
+
+    request_id: int
+    lease_id: str | None = None
+
+
+# ---- the engine
+
+
+class EngineSnapshot(Struct, frozen=True):
+    """Everything labelled (and what it depends on), just listed and inspected with the event stream up."""
+
+    containers: tuple[Container, ...]
+
+
+class ContainerSeen(Struct, frozen=True):
+    container: Container
+
+
+class ContainerGone(Struct, frozen=True):
+    id: str
+
+
+class StartHinted(Struct, frozen=True):
+    """An event says that a container started which was inspected before: it is judged at once.
+
+    ``run`` only has to differ from the last run's name; the inspect that follows brings the truth.
+    """
+
+    id: str
+    run: str
+    wall_ms: int
+
+
+class EngineLost(Struct, frozen=True):
+    """The stream broke, a ping timed out, or a list failed. Not in sync until the next snapshot."""
+
+    reason: str
+
+
+class EngineContact(Struct, frozen=True):
+    """The engine answered a ping; nothing else is known to have changed."""
+
+
+ActionKind = Literal["start", "stop", "kill"]
+#: done; gone (404); refused (the engine answered an error: final for a start); failed (no answer: unreachable);
+#: timeout (no answer in time: it may still happen)
+Outcome = Literal["done", "gone", "refused", "failed", "timeout"]
+
+
+class ActionDone(Struct, frozen=True):
+    """A call that ``plan`` asked for has come back."""
+
+    container_id: str
+    kind: ActionKind
+    outcome: Outcome
+    message: str = ""
+
+
+# ---- everything else
+
+
+class VramRead(Struct, frozen=True):
+    gpus: tuple[Gpu, ...]
+
+
+class StorageFull(Struct, frozen=True):
+    """Whether the journal's reserve could be had (``full`` False: it can again)."""
+
+    full: bool
+
+
+class Started(Struct, frozen=True):
+    """The supervisor has replayed its journal. ``first``: there was none. ``safe_mode``: it is damaged, and why."""
+
+    boot_id: str
+    boot_ms: int
+    version: str
+    first: bool
+    safe_mode: str = ""
+
+
+class ShutDown(Struct, frozen=True):
+    reason: str
+
+
+class Tick(Struct, frozen=True):
+    """Time has passed."""
+
+
+Request = Acquire | Claim | Renew | Release | ForceRelease | Evict
+Input = (
+    Request
+    | CallerGone
+    | EngineSnapshot
+    | ContainerSeen
+    | ContainerGone
+    | StartHinted
+    | EngineLost
+    | EngineContact
+    | ActionDone
+    | VramRead
+    | StorageFull
+    | Started
+    | ShutDown
+    | Tick
+)

@@ -1,0 +1,230 @@
+"""The nouns: what is remembered for ever (Durable) and what is only seen (Observed).
+
+Durable is rebuilt from the journal and nothing else; Observed from Docker and the GPUs, and never written
+down. In doubt, ask what a restart should do with a field. Nothing in here decides.
+
+Times are supervisor time in milliseconds (``*_at_ms``) unless their name says ``wall`` (Unix milliseconds).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+Health = Literal["none", "starting", "healthy", "unhealthy"]
+Condition = Literal["service_started", "service_healthy", "service_completed_successfully"]
+Phase = Literal["making_room", "starting", "ready"]
+Mode = Literal["stop", "observe", "adopt"]
+
+#: States in which a container's processes exist or may come back by themselves at any moment.
+#: ``restarting`` is where a crash loop spends its time, ``paused`` keeps its VRAM.
+RUNNING: frozenset[Status] = frozenset({"running", "paused", "restarting"})
+
+
+class Now(Struct, frozen=True):
+    """One instant on both clocks: supervisor time decides, wall time is for people."""
+
+    at_ms: int
+    wall_ms: int
+
+    def wall_of(self, at_ms: int) -> int:
+        """Return the wall time that belongs to a supervisor time, in Unix milliseconds."""
+        return self.wall_ms + at_ms - self.at_ms
+
+
+class Problem(Struct, frozen=True):
+    """One thing wrong with a target's labels. ``message`` names container and service; ``hint`` what to type."""
+
+    code: str
+    message: str
+    hint: str = ""
+    severity: Literal["error", "warning"] = "error"
+    target: str | None = None
+    container: str | None = None
+    service: str | None = None
+    label: str | None = None
+    value: str | None = None
+
+
+class Dependency(Struct, frozen=True):
+    """One entry of ``com.docker.compose.depends_on``."""
+
+    service: str
+    condition: Condition
+
+
+class Endpoint(Struct, frozen=True):
+    """The first published port of a container, as the host sees it."""
+
+    host: str
+    port: int
+
+
+class Container(Struct, frozen=True, kw_only=True):
+    """One container as ``inspect`` last described it, labels already parsed.
+
+    ``target`` is None for an unlabelled container (kept only where a labelled service depends on its
+    service) and for one whose ``gpu.target`` is malformed: the supervisor never stops either.
+    ``run`` names one run of the container (Docker's ``StartedAt``, verbatim): it changes at every start.
+    ``age_ms`` is how long that run had lasted when it was inspected, by the engine's own wall clock.
+    ``project`` is "" without Compose; ``service`` is then the container's name.
+    """
+
+    id: str
+    name: str
+    target: str | None = None
+    master: bool = False
+    vram_mib: int | None = None
+    priority: int | None = None
+    problems: tuple[Problem, ...] = ()
+    project: str = ""
+    service: str = ""
+    number: int = 1
+    one_off: bool = False
+    replaces: str | None = None
+    depends_on: tuple[Dependency, ...] = ()
+    working_dir: str = ""
+    config_files: str = ""
+    status: Status = "created"
+    health: Health = "none"
+    exit_code: int = 0
+    error: str = ""
+    run: str = ""
+    started_wall_ms: int = 0
+    created_wall_ms: int = 0
+    age_ms: int = 0
+    restart_policy: str = "no"
+    stop_grace_s: int = 10
+    auto_remove: bool = False
+    healthcheck: bool = False
+    endpoint: Endpoint | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self.status in RUNNING
+
+    @property
+    def place(self) -> tuple[str, str, int | str]:
+        """Identity across a recreate: (project, service, number); one-offs and plain containers have their id."""
+        if self.one_off or not self.project:
+            return (self.project, self.service, self.id)
+        return (self.project, self.service, self.number)
+
+
+class Gpu(Struct, frozen=True):
+    """One GPU. ``total_mib`` and ``used_mib`` are None where nobody can read them (sizes are not checked then)."""
+
+    uuid: str
+    index: int = 0
+    name: str = ""
+    total_mib: int | None = None
+    used_mib: int | None = None
+
+
+# ---- durable nouns
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """What a caller asked for; travels unchanged from request to ticket to lease.
+
+    ``target`` None is a bare lease. ``priority`` is the resolved rank. ``scope`` is a digest of caller and
+    idempotency key, ``body`` a digest of the request's body: both None without a key.
+    ``ready_timeout_ms`` counts from the grant and only for a caller that waits for readiness.
+    """
+
+    target: str | None
+    owner: str
+    priority: int
+    ttl_ms: int
+    wait_ready: bool = True
+    ready_timeout_ms: int = 900_000
+    scope: str | None = None
+    body: str | None = None
+
+
+class Ticket(Struct, frozen=True, kw_only=True):
+    """A place in the queue. ``order`` is its arrival number: the tie-break of equal ranks.
+
+    ``token_known`` says that its caller was told the token (a polled ticket); a waiter's caller is not.
+    """
+
+    id: str
+    order: int
+    token_hash: str
+    token_known: bool
+    terms: Terms
+    queued_at_ms: int
+    queued_wall_ms: int
+    window_until_ms: int | None = None
+
+
+class Lease(Struct, frozen=True, kw_only=True):
+    """The right to use the GPU. Its expiry is observed, not durable: a renewal writes nothing.
+
+    ``fence`` grows with every grant, so a later holder always has a larger one.
+    ``project`` is the Compose project that it was granted for. ``needs_cold_start`` means that what runs of
+    the target must go first. ``adopted`` leases have no TTL: they live as long as their containers.
+    """
+
+    id: str
+    fence: int
+    token_hash: str
+    token_known: bool
+    terms: Terms
+    project: str
+    gpus: tuple[str, ...]
+    vram_mib: int | None
+    phase: Phase
+    granted_at_ms: int
+    granted_wall_ms: int
+    phase_at_ms: int
+    needs_cold_start: bool = False
+    adopted: bool = False
+
+    @property
+    def target(self) -> str | None:
+        return self.terms.target
+
+    @property
+    def answer_due(self) -> bool:
+        """Whether its caller's answer is, or was, due: a restart tells by this who was still on the line."""
+        if self.adopted or self.phase == "ready":
+            return True
+        if self.terms.target is None:
+            return self.phase != "making_room"
+        return not self.terms.wait_ready
+
+
+class Resident(Struct, frozen=True):
+    """A target whose containers run on without a lease; it may be evicted at any time."""
+
+    target: str
+    project: str
+    since_ms: int
+    since_wall_ms: int
+
+
+class Ended(Struct, frozen=True):
+    """An ended lease or ticket, remembered for a while so that its caller hears what happened."""
+
+    id: str
+    token_hash: str
+    what: Literal["lease", "ticket"]
+    reason: str
+    at_ms: int
+    wall_ms: int
+    scope: str | None = None
+    body: str | None = None
+    target: str | None = None
+
+
+class Remembered(Struct, frozen=True):
+    """What is known of a target after its containers are gone: enough to say what to type."""
+
+    name: str
+    project: str
+    working_dir: str
+    config_files: str
+    seen_at_ms: int
