@@ -1,0 +1,228 @@
+"""The state in its two halves, and the indexes that make looking things up cheap. Nothing in here decides.
+
+``Durable`` changes only in ``apply``; ``Observed`` only in ``step``. The queue and the token and scope indexes
+are derived from ``Durable`` and kept beside it: a replay rebuilds them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+from sortedcontainers import SortedKeyList, SortedList
+
+from supervisor.core.labels import TargetSpec
+from supervisor.core.model import (
+    Container,
+    Ended,
+    Gpu,
+    Lease,
+    Mode,
+    Remembered,
+    Resident,
+    Ticket,
+)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the core is told once, at the start.
+
+    ``aging_per_minute``: points of priority that a ticket gains per minute of waiting (0: plain priority, then FIFO).
+    """
+
+    mode: Mode = "stop"
+    aging_per_minute: float = 1.0
+    claim_window_ms: int = 10_000
+    ttl_min_ms: int = 10_000
+    ttl_max_ms: int = 3_600_000
+    queue_max: int = 20_000
+    down_grace_ms: int = 30_000
+    gone_grace_ms: int = 30_000
+    fresh_ms: int = 10_000
+    vram_return_ms: int = 5_000
+    ended_ms: int = 600_000
+    ended_max: int = 10_000
+    keys_ms: int = 86_400_000
+    gpus: tuple[Gpu, ...] = (Gpu("auto"),)
+
+
+class Durable(Struct):
+    """What the journal says. Two supervisors with the same journal have equal ones."""
+
+    fact_seq: int = 0
+    time_ms: int = 0
+    time_wall_ms: int = 0
+    boot_id: str = ""
+    boot_offset_ms: int = 0
+    fence: int = 0
+    arrivals: int = 0
+    last_target: str | None = None
+    leases: dict[str, Lease] = field(default_factory=dict)
+    tickets: dict[str, Ticket] = field(default_factory=dict)
+    residents: dict[str, Resident] = field(default_factory=dict)
+    ended: dict[str, Ended] = field(default_factory=dict)
+    remembered: dict[str, Remembered] = field(default_factory=dict)
+
+
+class Run(Struct):
+    """One run of a container as we came to know it.
+
+    ``fresh``: it had run for less than ``Settings.fresh_ms`` when first seen. ``had_right``: it was allowed to
+    run at some time, so it gets its own stop grace. ``judged``: its refusal was already recorded.
+    """
+
+    name: str
+    fresh: bool
+    had_right: bool = False
+    judged: bool = False
+
+
+class Call(Struct, frozen=True):
+    """A call to the engine that is under way."""
+
+    kind: Literal["start", "stop", "kill"]
+    since_ms: int
+
+
+class Retry(Struct, frozen=True):
+    """A call that changed nothing is not repeated before ``not_before_ms``."""
+
+    failures: int
+    not_before_ms: int
+    error: str = ""
+
+
+class Hold(Struct):
+    """A caller on the line.
+
+    ``owns``: nobody else knows the token yet, so its hang-up ends what it waits for.
+    ``deadline_ms``: when its wait in the queue runs out (only while it waits for a ticket).
+    """
+
+    request_id: int
+    id: str
+    owns: bool
+    on_busy: Literal["refuse", "ticket", "keep"]
+    deadline_ms: int | None
+    wait_ready: bool
+    refresh: bool = False
+
+
+class Tally(Struct):
+    """Refusals of one container place that keeps coming back: one fact a minute, with a count."""
+
+    last_fact_ms: int
+    count: int
+
+
+TimerKey = tuple[str, str]
+"""(what, id): lease, ticket, window, hold, ready, down, idle, retry, tally, vram."""
+
+
+class Timers(Struct):
+    """What falls due when: set, moved and dropped in O(log n)."""
+
+    at: dict[TimerKey, int] = field(default_factory=dict)
+    due: Any = field(default_factory=SortedList)
+
+    def set(self, key: TimerKey, at_ms: int) -> None:
+        self.drop(key)
+        self.at[key] = at_ms
+        self.due.add((at_ms, key))
+
+    def drop(self, key: TimerKey) -> None:
+        at_ms = self.at.pop(key, None)
+        if at_ms is not None:
+            self.due.remove((at_ms, key))
+
+    def pop_due(self, now_ms: int) -> TimerKey | None:
+        if self.due and self.due[0][0] <= now_ms:
+            key: TimerKey = self.due[0][1]
+            self.drop(key)
+            return key
+        return None
+
+    @property
+    def next_at_ms(self) -> int | None:
+        return self.due[0][0] if self.due else None
+
+
+class Observed(Struct):
+    """What Docker, the GPUs and the callers on the line showed us; gone with the process."""
+
+    containers: dict[str, Container] = field(default_factory=dict)
+    by_target: dict[str, dict[str, None]] = field(default_factory=dict)
+    specs: dict[str, TargetSpec] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    retries: dict[str, Retry] = field(default_factory=dict)
+    launched: dict[str, dict[str, str]] = field(default_factory=dict)
+    expires: dict[str, int] = field(default_factory=dict)
+    holds: dict[int, Hold] = field(default_factory=dict)
+    holds_of: dict[str, dict[int, None]] = field(default_factory=dict)
+    tallies: dict[tuple[str, str, int | str], Tally] = field(default_factory=dict)
+    down_since: dict[str, int] = field(default_factory=dict)
+    timers: Timers = field(default_factory=Timers)
+    gpus: tuple[Gpu, ...] = ()
+    gpu_dirty: str = ""
+    room_waits_since_ms: int | None = None
+    synced: bool = False
+    ever_synced: bool = False
+    engine_reason: str = "not connected yet"
+    contact_at_ms: int | None = None
+    storage_full: bool = False
+    safe_mode: str = ""
+    stopping: bool = False
+
+
+class State:
+    """Both halves, the settings, and the derived indexes. Owned and changed in place by one task."""
+
+    def __init__(self, settings: Settings, durable: Durable | None = None) -> None:
+        self.settings = settings
+        self.durable = durable or Durable()
+        self.observed = Observed(gpus=settings.gpus)
+        self.queue: SortedKeyList = SortedKeyList(key=self.rank)
+        self.ids_by_token: dict[str, str] = {}
+        self.ids_by_scope: dict[str, str] = {}
+        self.ended_by_scope: dict[str, str] = {}
+        self.lease_by_target: dict[str, str] = {}
+        for ticket in self.durable.tickets.values():
+            self.index_ticket(ticket)
+        for lease in self.durable.leases.values():
+            self.index_lease(lease)
+        for ended in self.durable.ended.values():
+            if ended.scope:
+                self.ended_by_scope[ended.scope] = ended.token_hash
+
+    def rank(self, ticket: Ticket) -> tuple[float, int]:
+        """Sort key, the head first. Linear aging keeps the order of two tickets for ever, so it never changes:
+
+        ``priority + rate * waited`` of two tickets differs by ``priority - rate * queued_at``, a constant each.
+        """
+        points = self.settings.aging_per_minute * ticket.queued_at_ms / 60_000
+        return (points - ticket.terms.priority, ticket.order)
+
+    def index_ticket(self, ticket: Ticket) -> None:
+        self.queue.add(ticket)
+        self.ids_by_token[ticket.token_hash] = ticket.id
+        if ticket.terms.scope:
+            self.ids_by_scope[ticket.terms.scope] = ticket.id
+
+    def index_lease(self, lease: Lease) -> None:
+        self.ids_by_token[lease.token_hash] = lease.id
+        if lease.terms.scope:
+            self.ids_by_scope[lease.terms.scope] = lease.id
+        if lease.target is not None:
+            self.lease_by_target[lease.target] = lease.id
+
+    def lease_of(self, target: str) -> Lease | None:
+        lease_id = self.lease_by_target.get(target)
+        return self.durable.leases[lease_id] if lease_id else None
+
+    def containers_of(self, target: str) -> list[Container]:
+        return [self.observed.containers[id_] for id_ in self.observed.by_target.get(target, ())]
+
+    def position(self, ticket: Ticket) -> int:
+        """Place in the queue, 0 is the head; O(log n)."""
+        return int(self.queue.index(ticket))
