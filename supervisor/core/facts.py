@@ -45,7 +45,7 @@ class TicketKept(Fact, frozen=True, array_like=True, tag=True):
 
 
 class TicketEnded(Fact, frozen=True, array_like=True, tag=True):
-    """``reason``: cancelled, caller_gone, scheduler_timeout, ticket_expired, target_absent, target_invalid, forced, ..."""
+    """``reason``: cancelled, caller_gone, scheduler_timeout, ticket_expired, target_absent, target_invalid, ..."""
 
     id: str
     reason: str

@@ -10,7 +10,7 @@ from supervisor.core.model import Container, Problem
 
 
 class Parsed(Struct, frozen=True, kw_only=True):
-    """What one container's labels say. ``target`` None: unlabelled, or its ``gpu.target`` is malformed (see problems)."""
+    """What one container's labels say. ``target`` None: unlabelled, or ``gpu.target`` is malformed (see problems)."""
 
     target: str | None = None
     master: bool = False

@@ -70,7 +70,7 @@ class StopContainer(Struct, frozen=True):
 
 
 class KillContainer(Struct, frozen=True):
-    """SIGKILL a fresh container that has no right to run. Promises nobody anything: leaves before its fact is on disk."""
+    """SIGKILL a fresh container that has no right to run. It promises nobody anything: its fact may follow."""
 
     id: str
     kind: Literal["kill"] = "kill"
