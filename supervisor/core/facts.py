@@ -27,6 +27,12 @@ class SupervisorStarted(Fact, frozen=True, array_like=True, tag=True):
     version: str
 
 
+class FirstSync(Fact, frozen=True, array_like=True, tag=True):
+    """The very first look at the engine is over: from here on a container without a right to run is stopped."""
+
+    residents: tuple[str, ...]
+
+
 class SupervisorStopped(Fact, frozen=True, array_like=True, tag=True):
     reason: str
 
@@ -61,7 +67,7 @@ class WindowOpened(Fact, frozen=True, array_like=True, tag=True):
 
 
 class LeaseGranted(Fact, frozen=True, array_like=True, tag=True):
-    """A ticket of the same id, if there is one, becomes this lease; a residency of its target ends in it."""
+    """A ticket of the same id, if there is one, becomes this lease; a residency of its target ends in it (``warm``)."""
 
     id: str
     fence: int
@@ -73,6 +79,7 @@ class LeaseGranted(Fact, frozen=True, array_like=True, tag=True):
     vram_mib: int | None
     needs_cold_start: bool = False
     adopted: bool = False
+    warm: bool = False
 
 
 class RoomVerified(Fact, frozen=True, array_like=True, tag=True):
@@ -189,6 +196,7 @@ class TargetRemembered(Fact, frozen=True, array_like=True, tag=True):
 
 AnyFact = (
     SupervisorStarted
+    | FirstSync
     | SupervisorStopped
     | TicketQueued
     | TicketKept

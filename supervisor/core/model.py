@@ -165,7 +165,8 @@ class Lease(Struct, frozen=True, kw_only=True):
 
     ``fence`` grows with every grant, so a later holder always has a larger one.
     ``project`` is the Compose project that it was granted for. ``needs_cold_start`` means that what runs of
-    the target must go first. ``adopted`` leases have no TTL: they live as long as their containers.
+    the target must go first; ``warm`` that it was resident until the grant. ``adopted`` leases have no TTL and no
+    token: they live as long as their containers.
     """
 
     id: str
@@ -182,6 +183,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     phase_at_ms: int
     needs_cold_start: bool = False
     adopted: bool = False
+    warm: bool = False
 
     @property
     def target(self) -> str | None:

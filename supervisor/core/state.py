@@ -6,11 +6,13 @@ are derived from ``Durable`` and kept beside it: a replay rebuilds them.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Literal
 
 from msgspec import Struct, field
 from sortedcontainers import SortedKeyList, SortedList
 
+from supervisor.core.facts import AnyFact
 from supervisor.core.labels import TargetSpec
 from supervisor.core.model import (
     Container,
@@ -20,6 +22,7 @@ from supervisor.core.model import (
     Mode,
     Remembered,
     Resident,
+    Terms,
     Ticket,
 )
 
@@ -47,7 +50,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Durable(Struct):
-    """What the journal says. Two supervisors with the same journal have equal ones."""
+    """What the journal says. Two supervisors with the same journal have equal ones.
+
+    ``ended`` (by token hash, for minutes) and ``ended_keys`` (by idempotency scope, for a day) are oldest first.
+    """
 
     fact_seq: int = 0
     time_ms: int = 0
@@ -60,8 +66,10 @@ class Durable(Struct):
     leases: dict[str, Lease] = field(default_factory=dict)
     tickets: dict[str, Ticket] = field(default_factory=dict)
     residents: dict[str, Resident] = field(default_factory=dict)
-    ended: dict[str, Ended] = field(default_factory=dict)
-    remembered: dict[str, Remembered] = field(default_factory=dict)
+    ended: OrderedDict[str, Ended] = field(default_factory=OrderedDict)
+    ended_keys: OrderedDict[str, Ended] = field(default_factory=OrderedDict)
+    remembered: OrderedDict[str, Remembered] = field(default_factory=OrderedDict)
+    first_sync_done: bool = False
 
 
 class Run(Struct):
@@ -69,12 +77,14 @@ class Run(Struct):
 
     ``fresh``: it had run for less than ``Settings.fresh_ms`` when first seen. ``had_right``: it was allowed to
     run at some time, so it gets its own stop grace. ``judged``: its refusal was already recorded.
+    ``hinted_after``: only an event told us so far; the run that an inspect showed before it.
     """
 
     name: str
     fresh: bool
     had_right: bool = False
     judged: bool = False
+    hinted_after: str | None = None
 
 
 class Call(Struct, frozen=True):
@@ -92,31 +102,34 @@ class Retry(Struct, frozen=True):
     error: str = ""
 
 
-class Hold(Struct):
-    """A caller on the line.
+class Hold(Struct, frozen=True):
+    """A caller on the line, waiting for the ticket or lease ``id``.
 
     ``owns``: nobody else knows the token yet, so its hang-up ends what it waits for.
-    ``deadline_ms``: when its wait in the queue runs out (only while it waits for a ticket).
+    ``on_busy``: what it gets when its wait in the queue runs out; "keep": its ticket stays, it knows the token.
+    ``terms``: what it asked for; a claim may differ from what its ticket was queued with.
     """
 
     request_id: int
     id: str
     owns: bool
     on_busy: Literal["refuse", "ticket", "keep"]
-    deadline_ms: int | None
-    wait_ready: bool
-    refresh: bool = False
+    terms: Terms
 
 
 class Tally(Struct):
-    """Refusals of one container place that keeps coming back: one fact a minute, with a count."""
+    """Refusals of one container place that keeps coming back: one fact a minute, with a count.
+
+    ``last`` is the newest refusal that is not in a fact yet.
+    """
 
     last_fact_ms: int
-    count: int
+    count: int = 0
+    last: AnyFact | None = None
 
 
 TimerKey = tuple[str, str]
-"""(what, id): lease, ticket, window, hold, ready, down, idle, retry, tally, vram."""
+"""(what, id): lease, window, hold, ready, down, idle, retry, tally, vram."""
 
 
 class Timers(Struct):
@@ -148,7 +161,12 @@ class Timers(Struct):
 
 
 class Observed(Struct):
-    """What Docker, the GPUs and the callers on the line showed us; gone with the process."""
+    """What Docker, the GPUs and the callers on the line showed us; gone with the process.
+
+    ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
+    ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
+    ``room_waits``: all that must stop has stopped, and the memory is awaited.
+    """
 
     containers: dict[str, Container] = field(default_factory=dict)
     by_target: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -160,12 +178,14 @@ class Observed(Struct):
     expires: dict[str, int] = field(default_factory=dict)
     holds: dict[int, Hold] = field(default_factory=dict)
     holds_of: dict[str, dict[int, None]] = field(default_factory=dict)
-    tallies: dict[tuple[str, str, int | str], Tally] = field(default_factory=dict)
+    handed: OrderedDict[int, str] = field(default_factory=OrderedDict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
     down_since: dict[str, int] = field(default_factory=dict)
     timers: Timers = field(default_factory=Timers)
     gpus: tuple[Gpu, ...] = ()
     gpu_dirty: str = ""
-    room_waits_since_ms: int | None = None
+    dirty_need_mib: int = 0
+    room_waits: bool = False
     synced: bool = False
     ever_synced: bool = False
     engine_reason: str = "not connected yet"
@@ -185,15 +205,11 @@ class State:
         self.queue: SortedKeyList = SortedKeyList(key=self.rank)
         self.ids_by_token: dict[str, str] = {}
         self.ids_by_scope: dict[str, str] = {}
-        self.ended_by_scope: dict[str, str] = {}
         self.lease_by_target: dict[str, str] = {}
         for ticket in self.durable.tickets.values():
             self.index_ticket(ticket)
         for lease in self.durable.leases.values():
             self.index_lease(lease)
-        for ended in self.durable.ended.values():
-            if ended.scope:
-                self.ended_by_scope[ended.scope] = ended.token_hash
 
     def rank(self, ticket: Ticket) -> tuple[float, int]:
         """Sort key, the head first. Linear aging keeps the order of two tickets for ever, so it never changes:
@@ -210,11 +226,21 @@ class State:
             self.ids_by_scope[ticket.terms.scope] = ticket.id
 
     def index_lease(self, lease: Lease) -> None:
-        self.ids_by_token[lease.token_hash] = lease.id
+        if lease.token_hash:
+            self.ids_by_token[lease.token_hash] = lease.id
         if lease.terms.scope:
             self.ids_by_scope[lease.terms.scope] = lease.id
         if lease.target is not None:
             self.lease_by_target[lease.target] = lease.id
+
+    def unindex(self, held: Ticket | Lease) -> None:
+        if isinstance(held, Ticket):
+            self.queue.remove(held)
+        elif held.target is not None:
+            self.lease_by_target.pop(held.target, None)
+        self.ids_by_token.pop(held.token_hash, None)
+        if held.terms.scope:
+            self.ids_by_scope.pop(held.terms.scope, None)
 
     def lease_of(self, target: str) -> Lease | None:
         lease_id = self.lease_by_target.get(target)

@@ -1,0 +1,286 @@
+"""Facts become durable state: the one place where that state changes, live and in a replay alike.
+
+Nothing in here decides: a fact carries every value that is needed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from supervisor.core.facts import (
+    AnyFact,
+    ContainerRefused,
+    ContainerSpared,
+    FirstSync,
+    LeaseEnded,
+    LeaseGranted,
+    LeaseRestarted,
+    LeaseRetimed,
+    ResidencyBegan,
+    ResidencyEnded,
+    RoomVerified,
+    StopFailed,
+    SupervisorStarted,
+    SupervisorStopped,
+    TargetDown,
+    TargetReady,
+    TargetRemembered,
+    TicketEnded,
+    TicketKept,
+    TicketQueued,
+    WindowOpened,
+)
+from supervisor.core.model import Ended, Lease, Phase, Remembered, Resident, Ticket
+from supervisor.core.state import Durable, Settings, State
+
+#: Ends that were answered with a refusal: an idempotent retry may try again.
+REFUSALS = frozenset(
+    {
+        "scheduler_timeout",
+        "shutting_down",
+        "insufficient_vram",
+        "target_absent",
+        "target_failed",
+        "target_invalid",
+        "target_timeout",
+        "target_unhealthy",
+    }
+)
+
+REMEMBERED_MAX = 1_000
+
+
+def apply(state: State, fact: AnyFact) -> None:
+    """Change the durable half of ``state`` (and the indexes over it) as ``fact`` says."""
+    durable = state.durable
+    durable.fact_seq += 1
+    durable.time_ms = fact.at_ms
+    durable.time_wall_ms = fact.wall_ms
+    match fact:
+        case SupervisorStarted():
+            durable.boot_id = fact.boot_id
+            durable.boot_offset_ms = fact.at_ms - fact.boot_ms
+        case FirstSync():
+            durable.first_sync_done = True
+        case TicketQueued():
+            _queue(state, fact)
+        case TicketKept():
+            _replace_ticket(state, replace(durable.tickets[fact.id], token_known=True))
+        case WindowOpened():
+            _replace_ticket(state, replace(durable.tickets[fact.id], window_until_ms=fact.until_ms))
+        case TicketEnded():
+            ticket = durable.tickets.pop(fact.id)
+            state.unindex(ticket)
+            _remember_end(state, ticket, fact, what_ended="ticket")
+        case LeaseGranted():
+            _grant(state, fact)
+        case RoomVerified():
+            _enter(state, fact.id, "ready" if fact.target is None else "starting", fact.at_ms)
+        case TargetReady():
+            _enter(state, fact.id, "ready", fact.at_ms)
+        case LeaseRestarted():
+            _enter(state, fact.id, "making_room", fact.at_ms)
+        case LeaseRetimed():
+            lease = durable.leases[fact.id]
+            durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms))
+        case LeaseEnded():
+            lease = durable.leases.pop(fact.id)
+            state.unindex(lease)
+            _remember_end(state, lease, fact, what_ended="lease")
+            if fact.resident and lease.target is not None:
+                durable.residents[lease.target] = Resident(lease.target, lease.project, fact.at_ms, fact.wall_ms)
+        case ResidencyBegan():
+            durable.residents[fact.target] = Resident(fact.target, fact.project, fact.at_ms, fact.wall_ms)
+        case ResidencyEnded():
+            durable.residents.pop(fact.target, None)
+        case TargetRemembered():
+            durable.remembered[fact.name] = Remembered(
+                fact.name, fact.project, fact.working_dir, fact.config_files, fact.at_ms
+            )
+            durable.remembered.move_to_end(fact.name)
+            if len(durable.remembered) > REMEMBERED_MAX:
+                durable.remembered.popitem(last=False)
+        case SupervisorStopped() | TargetDown() | ContainerRefused() | ContainerSpared() | StopFailed():
+            pass  # for the audit alone
+        case _:
+            assert_never(fact)
+    _forget(state, fact.at_ms)
+
+
+def _queue(state: State, fact: TicketQueued) -> None:
+    state.durable.arrivals += 1
+    ticket = Ticket(
+        id=fact.id,
+        order=state.durable.arrivals,
+        token_hash=fact.token_hash,
+        token_known=fact.token_known,
+        terms=fact.terms,
+        queued_at_ms=fact.at_ms,
+        queued_wall_ms=fact.wall_ms,
+    )
+    state.durable.tickets[ticket.id] = ticket
+    state.index_ticket(ticket)
+
+
+def _replace_ticket(state: State, ticket: Ticket) -> None:
+    state.unindex(state.durable.tickets[ticket.id])
+    state.durable.tickets[ticket.id] = ticket
+    state.index_ticket(ticket)
+
+
+def _grant(state: State, fact: LeaseGranted) -> None:
+    durable = state.durable
+    ticket = durable.tickets.pop(fact.id, None)
+    if ticket is not None:
+        state.unindex(ticket)
+    durable.fence = fact.fence
+    if fact.terms.target is not None:
+        durable.residents.pop(fact.terms.target, None)
+        durable.last_target = fact.terms.target
+    lease = Lease(
+        id=fact.id,
+        fence=fact.fence,
+        token_hash=fact.token_hash,
+        token_known=fact.token_known,
+        terms=fact.terms,
+        project=fact.project,
+        gpus=fact.gpus,
+        vram_mib=fact.vram_mib,
+        phase="making_room",
+        granted_at_ms=fact.at_ms,
+        granted_wall_ms=fact.wall_ms,
+        phase_at_ms=fact.at_ms,
+        needs_cold_start=fact.needs_cold_start,
+        adopted=fact.adopted,
+        warm=fact.warm,
+    )
+    durable.leases[lease.id] = lease
+    state.index_lease(lease)
+
+
+def _enter(state: State, lease_id: str, phase: Phase, at_ms: int) -> None:
+    lease = state.durable.leases[lease_id]
+    # Once room is verified nothing old runs any more: a later restart of the target begins from what is there.
+    cold = lease.needs_cold_start and phase == "making_room"
+    state.durable.leases[lease_id] = replace(lease, phase=phase, phase_at_ms=at_ms, needs_cold_start=cold)
+
+
+def _remember_end(state: State, held: Ticket | Lease, fact: TicketEnded | LeaseEnded, *, what_ended: str) -> None:
+    durable = state.durable
+    ended = Ended(
+        id=held.id,
+        token_hash=held.token_hash,
+        what="lease" if what_ended == "lease" else "ticket",
+        reason=fact.reason,
+        at_ms=fact.at_ms,
+        wall_ms=fact.wall_ms,
+        scope=held.terms.scope,
+        body=held.terms.body,
+        target=held.terms.target,
+    )
+    if held.token_hash:
+        durable.ended[held.token_hash] = ended
+    if held.terms.scope and fact.reason not in REFUSALS:
+        durable.ended_keys[held.terms.scope] = ended
+
+
+def _forget(state: State, now_ms: int) -> None:
+    """Drop what was remembered for long enough. Runs on every fact, so that a replay forgets the same."""
+    settings = state.settings
+    _trim(state.durable.ended, now_ms - settings.ended_ms, settings.ended_max)
+    _trim(state.durable.ended_keys, now_ms - settings.keys_ms, settings.ended_max)
+
+
+def _trim(ended: OrderedDict[str, Ended], before_ms: int, most: int) -> None:
+    while ended and (len(ended) > most or next(iter(ended.values())).at_ms < before_ms):
+        ended.popitem(last=False)
+
+
+# ---- snapshots
+
+
+class _Frozen(Struct, kw_only=True):
+    """A snapshot's shape. New fields have defaults; format 1 is readable for ever."""
+
+    format: int = 1
+    fact_seq: int
+    time_ms: int
+    time_wall_ms: int
+    boot_id: str
+    boot_offset_ms: int
+    fence: int
+    arrivals: int
+    last_target: str | None
+    first_sync_done: bool
+    leases: list[Lease]
+    tickets: list[Ticket]
+    residents: list[Resident]
+    ended: list[Ended]
+    ended_keys: list[Ended]
+    remembered: list[Remembered]
+
+
+def freeze(durable: Durable) -> bytes:
+    """Encode the durable state as a snapshot (msgpack)."""
+    return msgspec.msgpack.encode(
+        _Frozen(
+            fact_seq=durable.fact_seq,
+            time_ms=durable.time_ms,
+            time_wall_ms=durable.time_wall_ms,
+            boot_id=durable.boot_id,
+            boot_offset_ms=durable.boot_offset_ms,
+            fence=durable.fence,
+            arrivals=durable.arrivals,
+            last_target=durable.last_target,
+            first_sync_done=durable.first_sync_done,
+            leases=list(durable.leases.values()),
+            tickets=list(durable.tickets.values()),
+            residents=list(durable.residents.values()),
+            ended=list(durable.ended.values()),
+            ended_keys=list(durable.ended_keys.values()),
+            remembered=list(durable.remembered.values()),
+        )
+    )
+
+
+def thaw(payload: bytes) -> Durable:
+    """Decode a snapshot.
+
+    Raises:
+        msgspec.DecodeError: it is none, or of a shape that this version does not know.
+    """
+    frozen = msgspec.msgpack.decode(payload, type=_Frozen)
+    if frozen.format != 1:
+        raise msgspec.DecodeError(f"snapshot format {frozen.format}: this version reads format 1")
+    return Durable(
+        fact_seq=frozen.fact_seq,
+        time_ms=frozen.time_ms,
+        time_wall_ms=frozen.time_wall_ms,
+        boot_id=frozen.boot_id,
+        boot_offset_ms=frozen.boot_offset_ms,
+        fence=frozen.fence,
+        arrivals=frozen.arrivals,
+        last_target=frozen.last_target,
+        first_sync_done=frozen.first_sync_done,
+        leases={lease.id: lease for lease in frozen.leases},
+        tickets={ticket.id: ticket for ticket in frozen.tickets},
+        residents={resident.target: resident for resident in frozen.residents},
+        ended=OrderedDict((ended.token_hash, ended) for ended in frozen.ended),
+        ended_keys=OrderedDict((ended.scope or "", ended) for ended in frozen.ended_keys),
+        remembered=OrderedDict((known.name, known) for known in frozen.remembered),
+    )
+
+
+def replay(settings: Settings, snapshot: bytes | None, batches: Iterable[Sequence[AnyFact]]) -> State:
+    """Rebuild the state from a snapshot and the batches of facts after it."""
+    state = State(settings, thaw(snapshot) if snapshot is not None else None)
+    for batch in batches:
+        for fact in batch:
+            apply(state, fact)
+    return state
