@@ -1,0 +1,328 @@
+"""Real engines and real Compose stacks for tests, and the last line that says what this machine lacks.
+
+``tests/run`` sets the machine up; after ``eval "$(tests/run --engine-up)"`` a plain ``pytest`` works too.
+
+``engine_url``     the engine under test. It is shared: work only under names from ``unique``, with labels under
+                   ``label_prefix``, so that a supervisor in one test never judges another's containers.
+``docker_services`` (pytest-docker) the stack of tests/docker-compose.yml, created once, started by nobody.
+``make_stack``     a stack of tests/stacks/ for one test, gone after it.
+``private_engine`` a second daemon, to be terminated, killed, frozen and started again. Network none or host only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from pytest_docker.plugin import DockerComposeExecutor
+
+TESTS = Path(__file__).parent
+IMAGE = "local/busybox:1"
+PROJECT_LABEL = "com.docker.compose.project"
+
+
+def until(condition: Callable[[], Any], within_s: float = 10.0, what: str = "the condition") -> Any:
+    """Return the first true value of ``condition``, or fail after ``within_s``. For what nothing can notify us of."""
+    deadline = time.monotonic() + within_s
+    pace = threading.Event()
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {within_s} s")
+        pace.wait(0.02)
+    return value
+
+
+@pytest.fixture(name="until", scope="session")
+def _until() -> Callable[..., Any]:
+    return until
+
+
+# ---- what this machine lacks
+
+LACKED = pytest.StashKey[dict[str, list[str]]]()
+
+
+def lacks(item: pytest.Item) -> str | None:
+    """Say what a test needs and this machine has not: a mark, or the fixture that needs a dockerd of its own."""
+    if item.get_closest_marker("nvidia") and not Path("/proc/driver/nvidia/gpus").is_dir():
+        return "an NVIDIA GPU"
+    needs_daemon = "private_engine" in getattr(item, "fixturenames", ())
+    if (item.get_closest_marker("root") or needs_daemon) and os.geteuid() != 0:
+        return "root"
+    if needs_daemon and not (shutil.which("dockerd") and shutil.which("containerd")):
+        return "dockerd and containerd"
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect, never skip: a skip looks like a choice of the test's author."""
+    lacked: dict[str, list[str]] = {}
+    kept: list[pytest.Item] = []
+    gone: list[pytest.Item] = []
+    for item in items:
+        if what := lacks(item):
+            lacked.setdefault(what, []).append(item.name)
+            gone.append(item)
+        else:
+            kept.append(item)
+    config.stash[LACKED] = lacked
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = kept
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The very last line: after pytest's own summary."""
+    lacked = config.stash.get(LACKED, None)
+    if lacked is None:
+        return
+    count = sum(map(len, lacked.values()))
+    detail = "; ".join(f"{what}: {', '.join(names)}" for what, names in sorted(lacked.items()))
+    print(
+        f"{count} test{'s' * (count != 1)} deselected for what this machine lacks" + (f" ({detail})" if detail else "")
+    )
+
+
+# ---- the engine under test, and names of our own on it
+
+
+@pytest.fixture(scope="session")
+def engine_url() -> str:
+    """The engine that everybody shares, as a ``unix://`` or ``tcp://`` URL."""
+    url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    try:
+        with contextlib.closing(docker.APIClient(base_url=url, timeout=5)) as api:
+            api.inspect_image(IMAGE)
+    except (docker.errors.DockerException, OSError) as error:
+        pytest.fail(f'no engine with {IMAGE} at {url} ({error}); try: eval "$(tests/run --engine-up)"', pytrace=False)
+    return url
+
+
+@pytest.fixture
+def api(engine_url: str) -> Iterator[docker.APIClient]:
+    with contextlib.closing(docker.APIClient(base_url=engine_url, timeout=20, version="auto")) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def label_prefix() -> str:
+    """The prefix of this run's labels, in place of ``gpu.``: other runs may use the same engine at the same time."""
+    return f"gpu-{uuid.uuid4().hex[:8]}."
+
+
+@pytest.fixture
+def unique(engine_url: str) -> Iterator[str]:
+    """A name that nobody else uses. After the test every container is removed whose name or project begins with it."""
+    name = f"gs{uuid.uuid4().hex[:10]}"
+    yield name
+    with contextlib.closing(docker.APIClient(base_url=engine_url, timeout=20)) as client:
+        for container in client.containers(all=True):
+            project = (container["Labels"] or {}).get(PROJECT_LABEL, "")
+            if project.startswith(name) or any(known.startswith(f"/{name}") for known in container["Names"]):
+                with contextlib.suppress(docker.errors.NotFound):
+                    client.remove_container(container["Id"], force=True)
+
+
+# ---- Compose stacks
+
+
+class Stack:
+    """One Compose project of tests/stacks on an engine. Its target is ``target``, its labels are under ``prefix``."""
+
+    def __init__(self, file: Path, project: str, target: str, prefix: str, url: str) -> None:
+        self.project, self.target, self.prefix, self.url = project, target, prefix, url
+        command = f"env DOCKER_HOST={url} GPU_PREFIX={prefix} GPU_TARGET={target} docker compose --ansi never"
+        self._executor = DockerComposeExecutor(command, str(file), project)
+
+    def compose(self, arguments: str, *, codes: tuple[int, ...] = (0,)) -> str:
+        """Run ``docker compose ARGUMENTS`` and return what it printed; another status than ``codes`` raises."""
+        return self._executor.execute(arguments, success_codes=codes).decode()
+
+    def id(self, service: str) -> str:
+        """The full id of a service's container, stopped ones too."""
+        return self.compose(f"ps --all --no-trunc --quiet {service}").strip()
+
+    def remove(self) -> None:
+        self.compose("down --volumes --remove-orphans --timeout 0")
+
+
+@pytest.fixture
+def make_stack(engine_url: str, unique: str, label_prefix: str) -> Iterator[Callable[..., Stack]]:
+    """``make_stack("chain")`` creates tests/stacks/chain.yml without starting it; ``url`` names another engine."""
+    made: list[Stack] = []
+
+    def make(name: str, *, url: str = engine_url, prefix: str = label_prefix, create: bool = True) -> Stack:
+        project = f"{unique}-{name}-{len(made)}"
+        stack = Stack(TESTS / "stacks" / f"{name}.yml", project, target=project, prefix=prefix, url=url)
+        made.append(stack)
+        if create:
+            stack.compose("create")
+        return stack
+
+    yield make
+    for stack in made:
+        # A private engine loses its containers by itself, and may be down by now.
+        if stack.url == engine_url:
+            stack.remove()
+
+
+@pytest.fixture(scope="session")
+def docker_compose_command(engine_url: str, label_prefix: str) -> str:
+    return f"env DOCKER_HOST={engine_url} GPU_PREFIX={label_prefix} docker compose --ansi never"
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name() -> str:
+    return f"gs{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    """Created and not started: who may run is the supervisor's decision."""
+    return ["create"]
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    return ["down --volumes --remove-orphans --timeout 0"]
+
+
+# ---- an engine of our own
+
+
+class PrivateEngine:
+    """A real dockerd, with a containerd of its own that outlives it, as on a machine with systemd.
+
+    ``--bridge=none --iptables=false``: it must not touch the bridge of the engine that runs beside it.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.url = f"unix://{home}/docker.sock"
+        self._processes = contextlib.ExitStack()
+        self._containerd = self._spawn("containerd", "--config", str(self._write_configuration()))
+        self._dockerd: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, live_restore: bool = False, answers_within_s: float = 30.0) -> None:
+        """Start the daemon and wait until it answers."""
+        assert self._dockerd is None, "it runs already"
+        self._dockerd = self._spawn(
+            "dockerd",
+            *("--config-file", f"{self.home}/daemon.json", "--containerd", f"{self.home}/containerd.sock"),
+            *("--data-root", f"{self.home}/data", "--exec-root", f"{self.home}/exec"),
+            *("--pidfile", f"{self.home}/pid", "--host", self.url, "--bridge=none", "--iptables=false"),
+            *(["--live-restore"] if live_restore else []),
+        )
+        until(self.answers, answers_within_s, f"an answer of the private engine (its log is in {self.home})")
+
+    def answers(self) -> bool:
+        try:
+            with self.api(timeout=2) as api:
+                return bool(api.ping())
+        except (docker.errors.DockerException, OSError):
+            return False
+
+    @contextlib.contextmanager
+    def api(self, timeout: float = 20) -> Iterator[docker.APIClient]:
+        with contextlib.closing(docker.APIClient(base_url=self.url, timeout=timeout)) as client:
+            yield client
+
+    @property
+    def runs(self) -> bool:
+        return self._dockerd is not None
+
+    def terminate(self) -> None:
+        """SIGTERM: without live-restore it stops its containers first, each with its own grace."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL: its containers run on."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP: its socket accepts connections, and nobody answers."""
+        assert self._dockerd is not None
+        self._dockerd.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._dockerd is not None
+        self._dockerd.send_signal(signal.SIGCONT)
+
+    def heal(self) -> None:
+        """Bring it into the state in which every test finds it: running, and without containers."""
+        if self._dockerd is None:
+            self.start()
+        self.thaw()
+        with self.api() as api:
+            for container in api.containers(all=True):
+                with contextlib.suppress(docker.errors.NotFound):
+                    api.remove_container(container["Id"], force=True)
+
+    def close(self) -> None:
+        if self._dockerd is not None:
+            self.heal()
+            self.terminate()
+        self._containerd.terminate()
+        self._containerd.wait(20)
+        self._processes.close()
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            # A killed daemon leaves its data folder bind-mounted onto itself.
+            if line.split()[1].startswith(f"{self.home}/"):
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._dockerd is not None
+        self._dockerd.send_signal(how)
+        self._dockerd.wait(30)
+        self._dockerd = None
+
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
+        log = self._processes.enter_context((self.home / f"{command[0]}.log").open("ab"))
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def _write_configuration(self) -> Path:
+        (self.home / "daemon.json").write_text("{}")
+        path = self.home / "containerd.toml"
+        path.write_text(
+            f'version = 2\nroot = "{self.home}/containerd/root"\nstate = "{self.home}/containerd/state"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'[grpc]\naddress = "{self.home}/containerd.sock"\n'
+        )
+        return path
+
+
+@pytest.fixture(scope="session")
+def private_daemon(engine_url: str) -> Iterator[PrivateEngine]:
+    """The process behind ``private_engine``: started once, with the test image from the shared engine."""
+    # A short path: a unix socket's has at most 107 bytes.
+    home = Path(tempfile.mkdtemp(prefix="gs-"))
+    engine = PrivateEngine(home)
+    try:
+        engine.start()
+        with contextlib.closing(docker.APIClient(base_url=engine_url, timeout=60)) as shared, engine.api() as own:
+            own.load_image(b"".join(shared.get_image(IMAGE)))
+        yield engine
+    finally:
+        engine.close()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def private_engine(private_daemon: PrivateEngine) -> Iterator[PrivateEngine]:
+    """A running engine without containers, to be treated badly; the next test finds it healed."""
+    private_daemon.heal()
+    yield private_daemon
+    private_daemon.heal()
