@@ -49,6 +49,7 @@ REFUSALS = frozenset(
         "target_failed",
         "target_invalid",
         "target_timeout",
+        "target_unknown",
         "target_unhealthy",
     }
 )

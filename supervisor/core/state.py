@@ -163,6 +163,7 @@ class Timers(Struct):
 class Observed(Struct):
     """What Docker, the GPUs and the callers on the line showed us; gone with the process.
 
+    ``unlabelled``: containers without a target whose service a labelled one depends on; started, never stopped.
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
     ``room_waits``: all that must stop has stopped, and the memory is awaited.
@@ -170,6 +171,7 @@ class Observed(Struct):
 
     containers: dict[str, Container] = field(default_factory=dict)
     by_target: dict[str, dict[str, None]] = field(default_factory=dict)
+    unlabelled: dict[str, Container] = field(default_factory=dict)
     specs: dict[str, TargetSpec] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
@@ -206,6 +208,7 @@ class State:
         self.ids_by_token: dict[str, str] = {}
         self.ids_by_scope: dict[str, str] = {}
         self.lease_by_target: dict[str, str] = {}
+        self.windows: dict[str, None] = {}
         for ticket in self.durable.tickets.values():
             self.index_ticket(ticket)
         for lease in self.durable.leases.values():
@@ -224,6 +227,8 @@ class State:
         self.ids_by_token[ticket.token_hash] = ticket.id
         if ticket.terms.scope:
             self.ids_by_scope[ticket.terms.scope] = ticket.id
+        if ticket.window_until_ms is not None:
+            self.windows[ticket.id] = None
 
     def index_lease(self, lease: Lease) -> None:
         if lease.token_hash:
@@ -236,6 +241,7 @@ class State:
     def unindex(self, held: Ticket | Lease) -> None:
         if isinstance(held, Ticket):
             self.queue.remove(held)
+            self.windows.pop(held.id, None)
         elif held.target is not None:
             self.lease_by_target.pop(held.target, None)
         self.ids_by_token.pop(held.token_hash, None)

@@ -1,0 +1,135 @@
+"""Giving back: release, force-release, evict, hanging up, and waits that run out."""
+
+from __future__ import annotations
+
+from supervisor.core import policy
+from supervisor.core.errors import Refusal
+from supervisor.core.facts import ResidencyEnded
+from supervisor.core.inputs import CallerGone, Evict, ForceRelease, Release
+from supervisor.core.leases import end_lease, end_ticket, ended_refusal, let_go, on_the_line, start_ttl
+from supervisor.core.model import Lease
+from supervisor.core.replies import Released
+from supervisor.core.requests import keep_ticket, not_leasable, not_your_turn, unknown_lease
+from supervisor.core.txn import Txn
+
+# ---- giving back
+
+
+def release(txn: Txn, request: Release) -> None:
+    state = txn.state
+    if state.observed.safe_mode:
+        refusal = policy.standstill(state)
+        assert refusal is not None
+        return txn.refuse(request.request_id, refusal)
+    id_ = state.ids_by_token.get(request.token_hash)
+    if id_ is None:
+        return txn.reply(Released(request.request_id, released=False, reason="unknown_or_expired"))
+    lease = state.durable.leases.get(id_)
+    if lease is not None:
+        end_lease(txn, lease, "released", ended_refusal("lease", "released"))
+    else:
+        end_ticket(txn, state.durable.tickets[id_], "cancelled", ended_refusal("ticket", "cancelled"))
+    return txn.reply(Released(request.request_id, released=True))
+
+
+def force_release(txn: Txn, request: ForceRelease) -> None:
+    state = txn.state
+    if state.observed.safe_mode:
+        return txn.refuse(request.request_id, policy.standstill(state) or unknown_lease())
+    leases = list(state.durable.leases.values())
+    if request.target is not None:
+        leases = [lease for lease in leases if lease.target == request.target]
+    if len(leases) > 1:
+        names = sorted(lease.target or lease.id for lease in leases)
+        detail = f"there are several leases: name one as target: {', '.join(names)}"
+        return txn.refuse(request.request_id, Refusal("bad_request", detail, {"targets": names}))
+    if not leases:
+        return txn.reply(Released(request.request_id, released=False, reason="no_lease"))
+    end_lease(txn, leases[0], "forced", ended_refusal("lease", "forced"))
+    return txn.reply(Released(request.request_id, released=True))
+
+
+def evict(txn: Txn, request: Evict) -> None:
+    state = txn.state
+    if state.observed.safe_mode:
+        return txn.refuse(request.request_id, policy.standstill(state) or unknown_lease())
+    if state.lease_of(request.target) is not None:
+        detail = f"{request.target} is leased: release its lease first"
+        return txn.refuse(request.request_id, Refusal("target_leased", detail))
+    if request.target not in state.durable.residents:
+        missing = not_leasable(state, request.target)
+        if missing is not None and missing.code == "target_unknown":
+            return txn.refuse(request.request_id, missing)
+        return txn.reply(Released(request.request_id, released=False, reason="not_resident"))
+    end_residency(txn, request.target, "operator")
+    return txn.reply(Released(request.request_id, released=True))
+
+
+def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None) -> None:
+    """End a residency. What runs of it loses the right to run; the plan stops it with its own grace."""
+    txn.emit(
+        ResidencyEnded,
+        target=target,
+        reason=reason,
+        for_lease=lease.id if lease else None,
+        for_target=lease.target if lease else None,
+        for_owner=lease.terms.owner if lease else None,
+    )
+    txn.state.observed.timers.drop(("idle", target))
+    txn.touch(target)
+
+
+# ---- hanging up, and waits that run out
+
+
+def caller_gone(txn: Txn, request: CallerGone) -> None:
+    """A hang-up. A grant can meet an empty chair:
+
+    1. the caller queues and hangs up; 2. a lease ends and its turn comes; 3. the grant is durable;
+    4. the hang-up arrives behind it. So it ends a lease as well as a place in the queue, and an answer that
+    could not be handed over (``lease_id``) is taken back.
+    """
+    state = txn.state
+    caller = let_go(txn, request.request_id)
+    if caller is None:
+        if request.lease_id is not None and state.observed.handed.pop(request.request_id, None) == request.lease_id:
+            _take_back(txn, request.lease_id)
+        return
+    if on_the_line(txn, caller.id):
+        return
+    if caller.owns:
+        _take_back(txn, caller.id)
+    elif caller.id in state.durable.leases:
+        lease = state.durable.leases[caller.id]
+        # A claim that was never answered stays claimable for one window; a refreshed lease goes on as it was.
+        start_ttl(txn, lease, None if lease.answer_due else state.settings.claim_window_ms)
+
+
+def _take_back(txn: Txn, id_: str) -> None:
+    """End what nobody can use: only the lost answer would have told its token. A key can fetch it again."""
+    state = txn.state
+    ticket = state.durable.tickets.get(id_)
+    lease = state.durable.leases.get(id_)
+    if ticket is not None and ticket.terms.scope is None:
+        end_ticket(txn, ticket, "caller_gone", ended_refusal("ticket", "caller_gone"))
+    elif lease is not None and (lease.terms.scope is not None or lease.token_known):
+        start_ttl(txn, lease, state.settings.claim_window_ms)
+    elif lease is not None:
+        end_lease(txn, lease, "caller_gone", ended_refusal("lease", "caller_gone"))
+
+
+def wait_over(txn: Txn, request_id: int) -> None:
+    """A caller's wait in the queue has run out."""
+    state = txn.state
+    caller = let_go(txn, request_id)
+    ticket = state.durable.tickets.get(caller.id) if caller is not None else None
+    if caller is None or ticket is None:
+        return
+    if caller.on_busy == "ticket":
+        keep_ticket(txn, caller, ticket)
+        return
+    busy = not_your_turn(state, ticket)
+    refusal = Refusal("scheduler_timeout", f"the wait ran out: {busy.detail}", busy.context)
+    txn.refuse(caller.request_id, refusal)
+    if caller.on_busy == "refuse" and not on_the_line(txn, ticket.id):
+        end_ticket(txn, ticket, "scheduler_timeout", refusal)

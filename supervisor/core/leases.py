@@ -1,0 +1,228 @@
+"""The life of a lease: granted, answered, restarted, ended; and the callers on the line that wait for it."""
+
+from __future__ import annotations
+
+from supervisor.core import policy
+from supervisor.core.errors import Refusal
+from supervisor.core.facts import LeaseEnded, LeaseGranted, TicketEnded
+from supervisor.core.model import Lease, Terms, Ticket
+from supervisor.core.replies import Granted
+from supervisor.core.state import Hold
+from supervisor.core.targets import Standing, members, runs, spec_of
+from supervisor.core.txn import Txn
+
+#: How many delivered-for-the-first-time answers are remembered, in case they turn out to be lost.
+HANDED_MAX = 20_000
+
+
+# ---- callers on the line
+
+
+def hold(txn: Txn, caller: Hold, deadline_ms: int | None = None) -> None:
+    """Keep a caller on the line for the ticket or lease ``caller.id``."""
+    observed = txn.state.observed
+    observed.holds[caller.request_id] = caller
+    observed.holds_of.setdefault(caller.id, {})[caller.request_id] = None
+    if deadline_ms is not None:
+        observed.timers.set(("hold", str(caller.request_id)), deadline_ms)
+
+
+def let_go(txn: Txn, request_id: int) -> Hold | None:
+    """Forget a caller: it was answered, or it hung up."""
+    observed = txn.state.observed
+    caller = observed.holds.pop(request_id, None)
+    if caller is not None:
+        observed.timers.drop(("hold", str(request_id)))
+        rest = observed.holds_of[caller.id]
+        del rest[request_id]
+        if not rest:
+            del observed.holds_of[caller.id]
+    return caller
+
+
+def on_the_line(txn: Txn, id_: str) -> list[Hold]:
+    observed = txn.state.observed
+    return [observed.holds[request_id] for request_id in observed.holds_of.get(id_, ())]
+
+
+def refuse_all(txn: Txn, id_: str, refusal: Refusal, logs_of: str | None = None) -> None:
+    for caller in on_the_line(txn, id_):
+        let_go(txn, caller.request_id)
+        txn.refuse(caller.request_id, refusal, logs_of)
+
+
+# ---- granting
+
+
+def grant(txn: Txn, *, id_: str, token_hash: str, token_known: bool, terms: Terms, adopted: bool = False) -> Lease:
+    """Grant the GPU. Whether it may be granted was decided by the caller, in this same step."""
+    state = txn.state
+    spec = spec_of(state, terms.target) if terms.target is not None else None
+    declared = spec.vram_mib if spec is not None else None
+    gpu = policy.place(state, declared)
+    assert not isinstance(gpu, Refusal), "sizes are checked before a grant"
+    resident = state.durable.residents.get(terms.target) if terms.target is not None else None
+    txn.emit(
+        LeaseGranted,
+        id=id_,
+        fence=state.durable.fence + 1,
+        token_hash=token_hash,
+        token_known=token_known,
+        terms=terms,
+        project=spec.project if spec is not None else "",
+        gpus=(gpu.uuid,),
+        vram_mib=policy.needs_mib(declared, gpu),
+        needs_cold_start=not adopted and terms.target is not None and _needs_cold_start(txn, terms.target),
+        adopted=adopted,
+        warm=resident is not None,
+    )
+    timers = state.observed.timers
+    timers.drop(("window", id_))
+    if terms.target is not None:
+        timers.drop(("idle", terms.target))
+    for caller in on_the_line(txn, id_):
+        timers.drop(("hold", str(caller.request_id)))
+    lease = state.durable.leases[id_]
+    bound_wait(txn, lease, terms)
+    txn.touch(lease.target)
+    answer(txn, lease)
+    return lease
+
+
+def bound_wait(txn: Txn, lease: Lease, terms: Terms) -> None:
+    """See to it that a caller who waits for readiness (or a bare lease's room) does not wait for ever."""
+    timers = txn.state.observed.timers
+    key = ("ready", lease.id)
+    if lease.phase == "ready" or lease.adopted or key in timers.at:
+        return
+    if terms.wait_ready or lease.target is None:
+        timers.set(key, txn.now.at_ms + terms.ready_timeout_ms)
+
+
+def _needs_cold_start(txn: Txn, target: str) -> bool:
+    """Return whether what runs of the target must go before it is started.
+
+    Resident and sound: it stays warm. Resident with an unhealthy master, or running without any right (its stop is
+    on its way): it is stopped first and started cold.
+    """
+    state = txn.state
+    if target in state.durable.residents:
+        return any(container.master and container.health == "unhealthy" for container in members(state, target))
+    return runs(state, target)
+
+
+# ---- answering
+
+
+def lease_state(txn: Txn, lease: Lease) -> str:
+    """Return the state of a lease as callers see it."""
+    if lease.phase != "ready":
+        return "starting"
+    return "down" if lease.id in txn.state.observed.down_since else "ready"
+
+
+def answer(txn: Txn, lease: Lease) -> None:
+    """Answer every caller whose wait for this lease is over; its TTL starts when the last one is answered."""
+    for caller in on_the_line(txn, lease.id):
+        if _is_due(lease, caller.terms):
+            let_go(txn, caller.request_id)
+            if caller.owns:
+                remember_handed(txn, caller.request_id, lease.id)
+            start_ttl(txn, lease)
+            txn.reply(granted(txn, caller.request_id, lease))
+
+
+def _is_due(lease: Lease, terms: Terms) -> bool:
+    if lease.target is None:
+        return lease.phase != "making_room"
+    return lease.phase == "ready" or not terms.wait_ready
+
+
+def granted(txn: Txn, request_id: int, lease: Lease) -> Granted:
+    expires_at_ms = txn.state.observed.expires.get(lease.id)
+    return Granted(request_id, lease, expires_at_ms, lease_state(txn, lease))
+
+
+def start_ttl(txn: Txn, lease: Lease, ttl_ms: int | None = None) -> None:
+    """Let the lease expire ``ttl_ms`` (its own TTL) from now; not at all while a caller of it is on the line."""
+    if lease.adopted:
+        return
+    observed = txn.state.observed
+    if lease.id in observed.holds_of:
+        stop_ttl(txn, lease)
+        return
+    at_ms = txn.now.at_ms + (lease.terms.ttl_ms if ttl_ms is None else ttl_ms)
+    observed.expires[lease.id] = at_ms
+    if not observed.safe_mode:  # an end could not be written: known holders keep what they have
+        observed.timers.set(("lease", lease.id), at_ms)
+
+
+def stop_ttl(txn: Txn, lease: Lease) -> None:
+    txn.state.observed.expires.pop(lease.id, None)
+    txn.state.observed.timers.drop(("lease", lease.id))
+
+
+def remember_handed(txn: Txn, request_id: int, id_: str) -> None:
+    handed = txn.state.observed.handed
+    handed[request_id] = id_
+    if len(handed) > HANDED_MAX:
+        handed.popitem(last=False)
+
+
+# ---- ending
+
+
+def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: str | None = None) -> None:
+    """End a lease and answer whoever is on the line for it. What still runs of a ready target becomes resident.
+
+    A half-started target never becomes resident: its containers lose the right to run, and the plan stops them.
+    """
+    state = txn.state
+    observed = state.observed
+    txn.emit(
+        LeaseEnded,
+        id=lease.id,
+        reason=reason,
+        resident=_stays(txn, lease),
+        owner=lease.terms.owner,
+        target=lease.target,
+        detail="" if reason in {"released", "forced", "expired", "caller_gone"} else refusal.detail,
+    )
+    for what in ("lease", "ready", "down", "vram"):
+        observed.timers.drop((what, lease.id))
+    observed.expires.pop(lease.id, None)
+    observed.launched.pop(lease.id, None)
+    observed.down_since.pop(lease.id, None)
+    observed.room_waits = False
+    for caller in on_the_line(txn, lease.id):
+        let_go(txn, caller.request_id)
+        if reason == "target_completed":
+            txn.reply(Granted(caller.request_id, lease, None, "ended", reason))
+        else:
+            txn.refuse(caller.request_id, refusal, logs_of)
+    txn.touch(lease.target)
+
+
+def _stays(txn: Txn, lease: Lease) -> bool:
+    if lease.target is None or not runs(txn.state, lease.target, lease.project):
+        return False
+    untouched = lease.warm and lease.phase == "making_room" and not lease.needs_cold_start
+    return lease.phase == "ready" or untouched
+
+
+def end_ticket(txn: Txn, ticket: Ticket, reason: str, refusal: Refusal) -> None:
+    """End a ticket and answer whoever is on the line for it."""
+    txn.emit(TicketEnded, id=ticket.id, reason=reason, owner=ticket.terms.owner, target=ticket.terms.target)
+    txn.state.observed.timers.drop(("window", ticket.id))
+    refuse_all(txn, ticket.id, refusal)
+
+
+def failure(lease: Lease, standing: Standing) -> tuple[str, Refusal]:
+    """Return the reason and the refusal for a target that did not come up."""
+    code = "target_unhealthy" if standing.state == "unhealthy" else "target_failed"
+    context = {"target": lease.target, "container": standing.culprit}
+    return code, Refusal(code, f"{lease.target} did not start: {standing.detail}", context)
+
+
+def ended_refusal(what: str, reason: str) -> Refusal:
+    return Refusal("lease_ended", f"this {what} has ended ({reason}); ask for a new one", {"reason": reason})

@@ -1,0 +1,297 @@
+"""What callers ask for: acquire, claim with a token, renew.
+
+A request is answered here, or its caller is kept on the line and answered when its turn comes (``settle``).
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from supervisor.core import policy
+from supervisor.core.errors import Refusal
+from supervisor.core.facts import LeaseRestarted, LeaseRetimed, TicketKept, TicketQueued
+from supervisor.core.inputs import Acquire, Claim, Renew
+from supervisor.core.leases import (
+    answer,
+    bound_wait,
+    ended_refusal,
+    grant,
+    hold,
+    remember_handed,
+    start_ttl,
+    stop_ttl,
+)
+from supervisor.core.model import Lease, Terms, Ticket
+from supervisor.core.replies import Queued, Renewed
+from supervisor.core.state import Hold, State
+from supervisor.core.targets import members, spec_of
+from supervisor.core.txn import Txn
+
+# ---- acquire
+
+
+def acquire(txn: Txn, request: Acquire) -> None:
+    state = txn.state
+    refusal = policy.standstill(state)
+    if refusal is None and request.terms.scope is not None:
+        if request.terms.scope in state.ids_by_scope:
+            return _take_over(txn, request)
+        refusal = _ended_with_key(state, request.terms)
+    if refusal is None:
+        refusal = not_leasable(state, request.terms.target)
+    if refusal is not None:
+        return txn.refuse(request.request_id, refusal)
+    terms = _settled_terms(state, request)
+    busy = policy.not_now(state) or why_busy(state)
+    if busy is None:
+        caller = Hold(request.request_id, request.id, owns=True, on_busy=request.on_busy, terms=terms)
+        hold(txn, caller)
+        grant(txn, id_=request.id, token_hash=request.token_hash, token_known=False, terms=terms)
+        return None
+    if request.wait_ms <= 0 and request.on_busy == "refuse":
+        return txn.refuse(request.request_id, busy)
+    return _enqueue(txn, request, terms)
+
+
+def _settled_terms(state: State, request: Acquire) -> Terms:
+    """Fill in what the request left open: the target's own priority, and a TTL within the configured bounds."""
+    terms = request.terms
+    spec = spec_of(state, terms.target) if terms.target is not None else None
+    priority = terms.priority if request.priority_given or spec is None else spec.priority
+    return replace(terms, priority=priority, ttl_ms=clamp_ttl(state, terms.ttl_ms))
+
+
+def clamp_ttl(state: State, ttl_ms: int) -> int:
+    return max(state.settings.ttl_min_ms, min(ttl_ms, state.settings.ttl_max_ms))
+
+
+def _enqueue(txn: Txn, request: Acquire, terms: Terms) -> None:
+    state = txn.state
+    if len(state.queue) >= state.settings.queue_max:
+        detail = f"{len(state.queue)} tickets wait already, which is the configured limit"
+        return txn.refuse(request.request_id, Refusal("queue_full", detail))
+    waits = request.wait_ms > 0
+    txn.emit(TicketQueued, id=request.id, token_hash=request.token_hash, token_known=not waits, terms=terms)
+    if waits:
+        caller = Hold(request.request_id, request.id, owns=True, on_busy=request.on_busy, terms=terms)
+        return hold(txn, caller, txn.now.at_ms + request.wait_ms)
+    remember_handed(txn, request.request_id, request.id)
+    return txn.reply(Queued(request.request_id, request.id, state.position(state.durable.tickets[request.id])))
+
+
+def _ended_with_key(state: State, terms: Terms) -> Refusal | None:
+    ended = state.durable.ended_keys.get(terms.scope or "")
+    if ended is None or ended.at_ms + state.settings.keys_ms <= state.durable.time_ms:
+        return None
+    return _conflict(ended.body, terms) or ended_refusal(ended.what, ended.reason)
+
+
+def _conflict(known_body: str | None, terms: Terms) -> Refusal | None:
+    if known_body == terms.body:
+        return None
+    return Refusal("idempotency_conflict", "this Idempotency-Key was used with another request; use a new key")
+
+
+def _take_over(txn: Txn, request: Acquire) -> None:
+    """A retry with a key that has a ticket or a lease: it takes its place up again, with the same token."""
+    state = txn.state
+    id_ = state.ids_by_scope[request.terms.scope or ""]
+    ticket = state.durable.tickets.get(id_)
+    lease = state.durable.leases.get(id_)
+    terms = (ticket or state.durable.leases[id_]).terms
+    conflict = _conflict(terms.body, request.terms)
+    if conflict is not None:
+        return txn.refuse(request.request_id, conflict)
+    caller = Hold(request.request_id, id_, owns=True, on_busy=request.on_busy, terms=terms)
+    if lease is not None:
+        return _wait_for(txn, lease, caller)
+    assert ticket is not None
+    if request.wait_ms > 0 or ticket.window_until_ms is not None:
+        return hold(txn, caller, txn.now.at_ms + max(request.wait_ms, 1))
+    return keep_ticket(txn, caller, ticket)
+
+
+def keep_ticket(txn: Txn, caller: Hold, ticket: Ticket) -> None:
+    if not ticket.token_known:
+        txn.emit(TicketKept, id=ticket.id)
+    remember_handed(txn, caller.request_id, ticket.id)
+    txn.reply(Queued(caller.request_id, ticket.id, txn.state.position(txn.state.durable.tickets[ticket.id])))
+
+
+def why_busy(state: State) -> Refusal | None:
+    """Return why the GPU cannot be had at once, in a sentence that names who is ahead; None if it is free."""
+    lease = policy.holder(state)
+    ahead = len(state.queue)
+    if lease is not None:
+        whose = lease.target or "a bare lease"
+        expires = state.observed.expires.get(lease.id)
+        context = {"holder": lease.target, "owner": lease.terms.owner, "queue_length": ahead, "expires_at_ms": expires}
+        return Refusal("gpu_busy", f"{whose} holds the GPU (owner {lease.terms.owner})", context)
+    ticket = policy.claimant(state)
+    if ticket is not None:
+        return Refusal(
+            "gpu_busy",
+            f"queued claimant pending: {ticket.terms.target or 'a bare lease'} of {ticket.terms.owner} may claim now",
+            {"holder": None, "owner": ticket.terms.owner, "queue_length": ahead},
+        )
+    if ahead:
+        return Refusal("gpu_busy", f"{ahead} others wait in the queue", {"holder": None, "queue_length": ahead})
+    return None
+
+
+def not_leasable(state: State, target: str | None) -> Refusal | None:
+    """Return why a target cannot be leased at all: unknown, absent, invalid, or too large; None if it can."""
+    if target is None:
+        return None
+    spec = spec_of(state, target)
+    if spec is None or not members(state, target):
+        return _missing(state, target)
+    if not spec.valid:
+        problems = [to_builtins(problem) for problem in spec.problems if problem.severity == "error"]
+        detail = "; ".join(problem.message for problem in spec.problems if problem.severity == "error")
+        return Refusal("target_invalid", f"the labels of {target} must be mended: {detail}", {"problems": problems})
+    room = policy.place(state, spec.vram_mib)
+    return room if isinstance(room, Refusal) else None
+
+
+def _missing(state: State, target: str) -> Refusal:
+    if not state.observed.ever_synced:
+        return Refusal("engine_unavailable", "the container engine has not been seen yet: no target is known")
+    known = state.durable.remembered.get(target)
+    if known is None and target not in state.observed.specs:
+        near = difflib.get_close_matches(target, [*state.observed.specs, *state.durable.remembered], n=1)
+        hint = f"did you mean {near[0]}?" if near else "create it first (docker compose create), or check the label"
+        return Refusal("target_unknown", f"no container is labelled gpu.target={target}; {hint}", {"target": target})
+    return Refusal("target_absent", f"{target} has no containers; create them with: {create_command(state, target)}")
+
+
+def create_command(state: State, target: str) -> str:
+    """Return what to type so that the containers of an absent target exist again."""
+    known = state.durable.remembered.get(target)
+    if known is None or not known.project:
+        return "docker compose create"
+    files = "".join(f" -f {file}" for file in known.config_files.split(",") if file)
+    return f"docker compose -p {known.project}{files} create"
+
+
+# ---- coming back with a token
+
+
+def claim(txn: Txn, request: Claim) -> None:
+    state = txn.state
+    id_ = state.ids_by_token.get(request.token_hash)
+    if id_ is None:
+        return txn.refuse(request.request_id, _unknown_token(state, request))
+    held = state.durable.leases.get(id_) or state.durable.tickets[id_]
+    if request.target is not None and request.target != held.terms.target:
+        detail = f"this token belongs to {held.terms.target or 'a bare lease'}, not to {request.target}"
+        return txn.refuse(request.request_id, Refusal("target_mismatch", detail))
+    if isinstance(held, Lease):
+        return _refresh(txn, request, held) if request.refresh else _rejoin(txn, request, held)
+    return _claim_ticket(txn, request, held)
+
+
+def _unknown_token(state: State, request: Claim) -> Refusal:
+    ended = state.durable.ended.get(request.token_hash)
+    if ended is not None and ended.reason == "ticket_expired":
+        return Refusal("ticket_expired", "its turn came and was not claimed in time; ask for a new ticket")
+    if ended is not None:
+        return ended_refusal(ended.what, ended.reason)
+    return unknown_lease() if not request.refresh else Refusal("lease_mismatch", "no lease or ticket has this token")
+
+
+def unknown_lease() -> Refusal:
+    return Refusal("lease_unknown", "no lease or ticket has this token: it has ended, or never was")
+
+
+def _terms_of_claim(state: State, request: Claim, terms: Terms) -> Terms:
+    return replace(
+        terms,
+        ttl_ms=terms.ttl_ms if request.ttl_ms is None else clamp_ttl(state, request.ttl_ms),
+        wait_ready=terms.wait_ready if request.wait_ready is None else request.wait_ready,
+        ready_timeout_ms=terms.ready_timeout_ms if request.ready_timeout_ms is None else request.ready_timeout_ms,
+    )
+
+
+def _claim_ticket(txn: Txn, request: Claim, ticket: Ticket) -> None:
+    state = txn.state
+    terms = _terms_of_claim(state, request, ticket.terms)
+    caller = Hold(request.request_id, ticket.id, owns=False, on_busy="keep", terms=terms)
+    busy = policy.standstill(state) or policy.not_now(state)
+    if busy is None and ticket.window_until_ms is not None:
+        # The window stays open until it is claimed or lapses, so nobody else holds the GPU.
+        hold(txn, caller)
+        grant(txn, id_=ticket.id, token_hash=ticket.token_hash, token_known=True, terms=terms)
+        return None
+    if request.wait_ms > 0 and not state.observed.stopping:
+        return hold(txn, caller, txn.now.at_ms + request.wait_ms)
+    return txn.refuse(request.request_id, not_your_turn(state, ticket, busy))
+
+
+def not_your_turn(state: State, ticket: Ticket, busy: Refusal | None = None) -> Refusal:
+    position = state.position(ticket)
+    if busy is None:
+        busy = why_busy(state)
+    code, why = (busy.code, busy.detail) if busy is not None else ("gpu_busy", "its turn has not come")
+    detail = f"{why}; place {position} in the queue"
+    return Refusal(code, detail, {**(busy.context if busy else {}), "queue_index": position})
+
+
+def _rejoin(txn: Txn, request: Claim, lease: Lease) -> None:
+    """Claim of a ticket that is a lease already: its answer was lost, or it comes late."""
+    terms = _terms_of_claim(txn.state, request, lease.terms)
+    return _wait_for(txn, lease, Hold(request.request_id, lease.id, owns=False, on_busy="keep", terms=terms))
+
+
+def _refresh(txn: Txn, request: Claim, lease: Lease) -> None:
+    """The plain /acquire with the token of a lease: a new TTL, and a new start of a target that went down."""
+    state = txn.state
+    refusal = policy.standstill(state)
+    if refusal is not None and lease.id in state.observed.down_since:
+        return txn.refuse(request.request_id, refusal)
+    terms = _terms_of_claim(state, request, lease.terms)
+    if terms.ttl_ms != lease.terms.ttl_ms and refusal is None:
+        txn.emit(LeaseRetimed, id=lease.id, ttl_ms=terms.ttl_ms)
+    if lease.id in state.observed.down_since:
+        _restart(txn, lease)
+    lease = state.durable.leases[lease.id]
+    return _wait_for(txn, lease, Hold(request.request_id, lease.id, owns=False, on_busy="keep", terms=terms))
+
+
+def _wait_for(txn: Txn, lease: Lease, caller: Hold) -> None:
+    """Keep a caller of a lease on the line until its answer is due, which may be at once."""
+    stop_ttl(txn, lease)
+    bound_wait(txn, lease, caller.terms)
+    hold(txn, caller)
+    answer(txn, lease)
+
+
+def _restart(txn: Txn, lease: Lease) -> None:
+    assert lease.target is not None
+    observed = txn.state.observed
+    txn.emit(LeaseRestarted, id=lease.id, target=lease.target)
+    observed.down_since.pop(lease.id, None)
+    observed.launched.pop(lease.id, None)
+    observed.timers.drop(("down", lease.id))
+    txn.touch(lease.target)
+
+
+def renew(txn: Txn, request: Renew) -> None:
+    """Move a lease's expiry. Writes nothing: after a restart every lease gets a fresh TTL."""
+    state = txn.state
+    lease = state.durable.leases.get(state.ids_by_token.get(request.token_hash, ""))
+    if lease is None:
+        ended = state.durable.ended.get(request.token_hash)
+        refusal = unknown_lease()
+        if ended is not None:
+            refusal = Refusal(
+                "lease_unknown", f"this {ended.what} has ended ({ended.reason})", {"reason": ended.reason}
+            )
+        elif request.token_hash in state.ids_by_token:
+            refusal = Refusal("lease_unknown", "this is a ticket, not yet a lease: there is nothing to renew")
+        return txn.refuse(request.request_id, refusal)
+    start_ttl(txn, lease)
+    return txn.reply(Renewed(request.request_id, state.observed.expires.get(lease.id), lease.terms.ttl_ms))

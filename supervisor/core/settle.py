@@ -1,0 +1,259 @@
+"""What follows from what happened: readiness, ends, refusals, room, and the next grant, run to a fixed point.
+
+Only targets that were touched are judged, so a renewal costs nothing.
+"""
+
+from __future__ import annotations
+
+from supervisor.core import policy
+from supervisor.core.endings import end_residency
+from supervisor.core.enforce import judge_runs
+from supervisor.core.errors import Refusal
+from supervisor.core.facts import RoomVerified, TargetDown, TargetReady, WindowOpened
+from supervisor.core.leases import answer, end_lease, end_ticket, failure, grant, on_the_line
+from supervisor.core.model import Lease
+from supervisor.core.requests import not_leasable
+from supervisor.core.state import State
+from supervisor.core.targets import Standing, helpers, is_up, members, right_to_run, runs, standing
+from supervisor.core.txn import Txn
+
+#: More rounds than any real history needs; reaching it means that two rules undo each other.
+ROUNDS_MAX = 100
+
+
+def settle(txn: Txn) -> None:
+    """Apply the rules until nothing changes any more."""
+    for _ in range(ROUNDS_MAX):
+        before = len(txn.out.facts)
+        while txn.to_judge:
+            target = next(iter(txn.to_judge))
+            del txn.to_judge[target]
+            judge(txn, target)
+        if not txn.state.observed.safe_mode:
+            make_room(txn)
+            advance_queue(txn)
+        if len(txn.out.facts) == before and not txn.to_judge:
+            return
+    raise AssertionError("the rules do not settle")
+
+
+# ---- one target
+
+
+def judge(txn: Txn, target: str) -> None:
+    """Judge one target: its lease, its residency, and every run of its containers."""
+    state = txn.state
+    lease = state.lease_of(target)
+    if not state.observed.safe_mode and state.observed.synced:
+        if lease is not None and lease.phase != "making_room":
+            judge_lease(txn, lease)
+        _watch_resident(txn, target)
+    judge_runs(txn, target)
+
+
+def judge_lease(txn: Txn, lease: Lease) -> None:
+    now = standing(txn.state, lease)
+    if now.state == "completed":
+        end_lease(txn, lease, "target_completed", Refusal("lease_ended", "its containers have all exited 0"))
+    elif lease.phase == "ready":
+        _watch_ready(txn, lease, now)
+    elif now.state == "ready":
+        _become_ready(txn, lease)
+    elif lease.adopted:
+        _watch_down(txn, lease, now, down=not runs(txn.state, lease.target or ""))
+    elif now.state in {"failed", "unhealthy", "empty"}:
+        reason, refusal = failure(lease, now)
+        end_lease(txn, lease, reason, refusal, logs_of=now.culprit)
+    else:
+        _watch_down(txn, lease, now, down=now.state == "down")
+
+
+def _become_ready(txn: Txn, lease: Lease) -> None:
+    assert lease.target is not None
+    took_ms = txn.now.at_ms - lease.granted_at_ms
+    txn.emit(TargetReady, id=lease.id, target=lease.target, took_ms=took_ms)
+    observed = txn.state.observed
+    observed.timers.drop(("ready", lease.id))
+    observed.timers.drop(("down", lease.id))
+    observed.down_since.pop(lease.id, None)
+    answer(txn, txn.state.durable.leases[lease.id])
+
+
+def _watch_ready(txn: Txn, lease: Lease, now: Standing) -> None:
+    """A leased target that was ready is not started again by us: it is down, for a while, and then its lease ends."""
+    team = members(txn.state, lease.target or "")
+    masters = [container for container in team if container.master]
+    _watch_down(txn, lease, now, down=not any(is_up(container) for container in masters))
+
+
+def _watch_down(txn: Txn, lease: Lease, now: Standing, *, down: bool) -> None:
+    observed = txn.state.observed
+    key = ("down", lease.id)
+    if not down:
+        observed.down_since.pop(lease.id, None)
+        observed.timers.drop(key)
+        return
+    if lease.id not in observed.down_since and lease.phase == "ready":
+        observed.down_since[lease.id] = txn.now.at_ms
+        txn.emit(TargetDown, id=lease.id, target=lease.target, detail=now.detail or "its master does not run")
+    if key not in observed.timers.at:
+        observed.timers.set(key, txn.now.at_ms + txn.state.settings.down_grace_ms)
+
+
+def down_over(txn: Txn, lease: Lease) -> None:
+    """The grace of a target that is down is over."""
+    now = standing(txn.state, lease)
+    detail = now.detail or "its master does not run"
+    if lease.phase == "ready" or lease.adopted:
+        refusal = Refusal("lease_ended", f"{lease.target} went down: {detail}", {"reason": "target_down"})
+        end_lease(txn, lease, "target_down", refusal, logs_of=now.culprit)
+    else:
+        reason, refusal = failure(lease, Standing("failed", detail, now.culprit))
+        end_lease(txn, lease, reason, refusal, logs_of=now.culprit)
+
+
+def ready_over(txn: Txn, lease: Lease) -> None:
+    """A caller waited for readiness for as long as it wanted to."""
+    if lease.phase == "ready":
+        return
+    seconds = lease.terms.ready_timeout_ms // 1000
+    what = lease.target or "a bare lease"
+    if lease.phase == "making_room":
+        detail = f"no room could be made for {what} in {seconds} s: {_who_stays(txn.state, lease)}"
+    else:
+        detail = f"{what} was not ready in {seconds} s"
+    culprit = next((c.id for c in members(txn.state, lease.target or "") if c.master), None)
+    refusal = Refusal("target_timeout", detail, {"target": lease.target})
+    end_lease(txn, lease, "target_timeout", refusal, logs_of=culprit)
+
+
+def _who_stays(state: State, lease: Lease) -> str:
+    if not state.observed.synced:
+        return f"not in sync with the container engine ({state.observed.engine_reason})"
+    names = [c.name for c in state.observed.containers.values() if c.runs and c.target != lease.target]
+    return f"still running: {', '.join(sorted(names))}" if names else "its memory did not come back"
+
+
+def _watch_resident(txn: Txn, target: str) -> None:
+    """A residency ends when nothing of the target has run for a while, in sync."""
+    observed = txn.state.observed
+    resident = txn.state.durable.residents.get(target)
+    key = ("idle", target)
+    if resident is None or runs(txn.state, target, resident.project):
+        observed.timers.drop(key)
+    elif key not in observed.timers.at:
+        observed.timers.set(key, txn.now.at_ms + txn.state.settings.gone_grace_ms)
+
+
+# ---- room
+
+
+def make_room(txn: Txn) -> None:
+    """Evict what is in the way of a granted lease, and verify that its room is there."""
+    state = txn.state
+    for lease in list(state.durable.leases.values()):
+        if lease.phase != "making_room" or not state.observed.synced:
+            continue
+        for resident in policy.in_the_way(state, lease):
+            end_residency(txn, resident.target, "evicted", lease)
+        if _others_are_gone(state, lease):
+            _verify_memory(txn, lease)
+
+
+def _others_are_gone(state: State, lease: Lease) -> bool:
+    """Return whether nothing runs that may not, and no call is under way that could change it."""
+    for container in state.observed.containers.values():
+        warm = container.target == lease.target and right_to_run(state, container).may_run
+        if (container.runs and not warm) or container.id in state.observed.calls:
+            return False
+    return True
+
+
+def _verify_memory(txn: Txn, lease: Lease) -> None:
+    """A stopped container is not freed VRAM: the GPU's own reading has the last word."""
+    observed = txn.state.observed
+    warm = lease.target is not None and runs(txn.state, lease.target)
+    key = ("vram", lease.id)
+    if not warm and not policy.memory_is_free(txn.state, lease):
+        observed.room_waits = True
+        if key not in observed.timers.at and not observed.gpu_dirty:
+            observed.timers.set(key, txn.now.at_ms + txn.state.settings.vram_return_ms)
+        return
+    observed.room_waits = False
+    observed.gpu_dirty = ""
+    observed.timers.drop(key)
+    txn.emit(RoomVerified, id=lease.id, target=lease.target)
+    if lease.target is None:
+        observed.timers.drop(("ready", lease.id))
+        answer(txn, txn.state.durable.leases[lease.id])
+        return
+    if warm:
+        _count_as_launched(txn, lease)
+    txn.touch(lease.target)
+
+
+def _count_as_launched(txn: Txn, lease: Lease) -> None:
+    """A warm target is not started over: what runs, and the one-shots that are done, stay as they are."""
+    team = members(txn.state, lease.target or "")
+    launched = txn.state.observed.launched.setdefault(lease.id, {})
+    for container in [*team, *helpers(txn.state, team)]:
+        if container.runs or (container.status == "exited" and container.exit_code == 0):
+            launched[container.id] = ""
+
+
+def memory_overdue(txn: Txn, lease: Lease) -> None:
+    """What was stopped did not give its memory back in time: the GPU is closed until it does."""
+    observed = txn.state.observed
+    observed.dirty_need_mib = lease.vram_mib or 0
+    seconds = txn.state.settings.vram_return_ms // 1000
+    observed.gpu_dirty = (
+        f"the memory of GPU {', '.join(lease.gpus)} did not come back {seconds} s after everything on it was stopped; "
+        "it opens by itself when it does"
+    )
+
+
+# ---- the queue
+
+
+def advance_queue(txn: Txn) -> None:
+    """Grant the GPU if it is free: to the head of the queue if its caller is on the line, else open its window."""
+    state = txn.state
+    while state.queue:
+        if policy.standstill(state) or policy.not_now(state) or policy.holder(state):
+            return
+        ticket = policy.claimant(state) or policy.head(state)
+        assert ticket is not None
+        refusal = not_leasable(state, ticket.terms.target)
+        callers = on_the_line(txn, ticket.id)
+        if refusal is not None:
+            end_ticket(txn, ticket, refusal.code, refusal)
+        elif callers:
+            grant(
+                txn,
+                id_=ticket.id,
+                token_hash=ticket.token_hash,
+                token_known=ticket.token_known,
+                terms=callers[-1].terms,
+            )
+        elif ticket.window_until_ms is None:
+            until_ms = txn.now.at_ms + state.settings.claim_window_ms
+            terms = ticket.terms
+            txn.emit(WindowOpened, id=ticket.id, until_ms=until_ms, owner=terms.owner, target=terms.target)
+            state.observed.timers.set(("window", ticket.id), until_ms)
+            return
+        else:
+            return
+
+
+def window_over(txn: Txn, ticket_id: str) -> None:
+    """A claim window has lapsed unclaimed: its ticket ends, and the next head is served."""
+    state = txn.state
+    ticket = state.durable.tickets.get(ticket_id)
+    if ticket is None:
+        return
+    if policy.standstill(state) or policy.not_now(state):
+        # Nobody could have claimed it now: it gets another window when it is over.
+        state.observed.timers.set(("window", ticket_id), txn.now.at_ms + state.settings.claim_window_ms)
+        return
+    detail = "its turn came and was not claimed in time; ask for a new ticket"
+    end_ticket(txn, ticket, "ticket_expired", Refusal("ticket_expired", detail))

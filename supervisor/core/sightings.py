@@ -1,0 +1,290 @@
+"""What the engine shows us becomes observed state: containers seen and gone, calls that came back, loss and sync.
+
+Nothing is decided here about leases; ``settle`` does that for every target that was touched.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from supervisor.core.facts import FirstSync, ResidencyBegan, StopFailed, TargetRemembered, WindowOpened
+from supervisor.core.inputs import ActionDone, ContainerGone, ContainerSeen, EngineLost, EngineSnapshot, StartHinted
+from supervisor.core.labels import merge
+from supervisor.core.leases import end_lease, failure
+from supervisor.core.model import Container, Lease
+from supervisor.core.replies import Action
+from supervisor.core.state import Call, Retry, Run, State
+from supervisor.core.targets import Standing, helpers, members
+from supervisor.core.txn import Txn
+
+RETRY_FIRST_MS = 1_000
+RETRY_MAX_MS = 10_000
+#: A stop that came back this often without effect is an alarm, whatever the engine said.
+STOPS_BEFORE_ALARM = 3
+
+
+# ---- containers
+
+
+def see(txn: Txn, container: Container) -> None:
+    """Take over what an inspect showed."""
+    observed = txn.state.observed
+    known = observed.containers.get(container.id) or observed.unlabelled.get(container.id)
+    run = observed.runs.get(container.id)
+    if run is not None and run.hinted_after is not None and run.hinted_after == container.run:
+        return  # inspected before the start that an event already told us: the truth is on its way
+    if container.target is None:
+        observed.unlabelled[container.id] = container
+        _touch_project(txn, container.project)
+        return
+    observed.containers[container.id] = container
+    if known is None:
+        observed.by_target.setdefault(container.target, {})[container.id] = None
+        remerge(txn.state, container.target)
+    elif known.name != container.name:
+        remerge(txn.state, container.target)
+    _follow_run(txn, container, run)
+    if not container.runs and observed.retries.pop(container.id, None) is not None:
+        observed.timers.drop(("retry", container.id))
+    txn.touch(container.target)
+    _remember(txn, container)
+
+
+def _follow_run(txn: Txn, container: Container, run: Run | None) -> None:
+    runs = txn.state.observed.runs
+    if not container.runs:
+        runs.pop(container.id, None)
+    elif run is not None and run.hinted_after is not None:
+        run.name, run.hinted_after = container.run, None
+    elif run is None or run.name != container.run:
+        runs[container.id] = Run(container.run, fresh=container.age_ms < txn.state.settings.fresh_ms)
+
+
+def hinted(txn: Txn, hint: StartHinted) -> None:
+    """An event says that a known container started: judge it now, and let the inspect bring the details."""
+    observed = txn.state.observed
+    container = observed.containers.get(hint.id)
+    if container is None or container.status == "running":
+        return
+    observed.runs[hint.id] = Run(hint.run, fresh=True, hinted_after=container.run)
+    observed.containers[hint.id] = replace(
+        container,
+        status="running",
+        health="starting" if container.healthcheck else "none",
+        run=hint.run,
+        started_wall_ms=hint.wall_ms,
+        age_ms=0,
+    )
+    txn.touch(container.target)
+
+
+def gone(txn: Txn, container_id: str) -> None:
+    """A container does not exist any more."""
+    observed = txn.state.observed
+    unlabelled = observed.unlabelled.pop(container_id, None)
+    if unlabelled is not None:
+        _touch_project(txn, unlabelled.project)
+    container = observed.containers.pop(container_id, None)
+    if container is None or container.target is None:
+        return
+    siblings = observed.by_target[container.target]
+    del siblings[container_id]
+    if not siblings:
+        del observed.by_target[container.target]
+    observed.runs.pop(container_id, None)
+    if observed.retries.pop(container_id, None) is not None:
+        observed.timers.drop(("retry", container_id))
+    remerge(txn.state, container.target)
+    txn.touch(container.target)
+
+
+def remerge(state: State, target: str) -> None:
+    """Combine the labels of a target's containers anew; labels never change during a container's life."""
+    containers = state.containers_of(target)
+    if containers:
+        state.observed.specs[target] = merge(target, containers)
+    else:
+        state.observed.specs.pop(target, None)
+
+
+def _touch_project(txn: Txn, project: str) -> None:
+    for target in list(txn.state.observed.by_target):
+        if any(container.project == project for container in txn.state.containers_of(target)):
+            txn.touch(target)
+
+
+def _remember(txn: Txn, container: Container) -> None:
+    """Keep what a target's containers say of where they come from, for the time after they are gone."""
+    observed = txn.state.observed
+    if container.one_off or observed.storage_full or observed.safe_mode:
+        return
+    target = container.target or ""
+    known = txn.state.durable.remembered.get(target)
+    origin = (container.project, container.working_dir, container.config_files)
+    if known is not None and (known.project, known.working_dir, known.config_files) == origin:
+        return
+    if known is not None and known.project != container.project and len(observed.by_target[target]) > 1:
+        return  # two projects carry the name: the problem is reported, and the memory does not flap
+    project, working_dir, config_files = origin
+    txn.emit(TargetRemembered, name=target, project=project, working_dir=working_dir, config_files=config_files)
+
+
+# ---- in sync, and not
+
+
+def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
+    """The whole truth at once: whatever is not in it is gone."""
+    state = txn.state
+    observed = state.observed
+    present = {container.id for container in seen.containers}
+    for container_id in [*observed.containers, *observed.unlabelled]:
+        if container_id not in present:
+            gone(txn, container_id)
+    for container in seen.containers:
+        run = observed.runs.get(container.id)
+        if run is not None and run.hinted_after == container.run:
+            run.hinted_after = None  # no start came after that event: the whole truth overrules it
+        see(txn, container)
+    was_synced, first = observed.synced, not observed.ever_synced
+    observed.synced = observed.ever_synced = True
+    observed.engine_reason = ""
+    observed.contact_at_ms = txn.now.at_ms
+    if first:
+        for lease in state.durable.leases.values():
+            _take_up(txn, lease)
+    if not state.durable.first_sync_done and not observed.safe_mode:
+        _settle_in(txn)
+    if not was_synced:
+        _reopen_windows(txn)
+    known = [*observed.by_target, *state.durable.residents, *state.lease_by_target]
+    for target in dict.fromkeys(known):
+        txn.touch(target)
+
+
+def _take_up(txn: Txn, lease: Lease) -> None:
+    """After a restart: what the journal holds as leased runs on, and what it ran already counts as launched."""
+    observed = txn.state.observed
+    if lease.target is None:
+        return
+    launched = observed.launched.setdefault(lease.id, {})
+    team = members(txn.state, lease.target)
+    for container in [*team, *helpers(txn.state, team)]:
+        run = observed.runs.get(container.id)
+        if run is not None and not lease.needs_cold_start:
+            run.had_right = True
+        since_grant = container.started_wall_ms >= lease.granted_wall_ms
+        if lease.phase != "making_room" and (container.runs or since_grant or lease.phase == "ready"):
+            launched[container.id] = ""
+
+
+def _settle_in(txn: Txn) -> None:
+    """The very first look at this engine: what runs already becomes resident instead of being stopped."""
+    state = txn.state
+    running = {c.target: c for c in state.observed.containers.values() if c.runs and c.target is not None}
+    for target, container in running.items():
+        if state.lease_of(target) is None:
+            txn.emit(ResidencyBegan, target=target, project=container.project, reason="first_start")
+    txn.emit(FirstSync, residents=tuple(running))
+
+
+def _reopen_windows(txn: Txn) -> None:
+    """A window that was open while the engine could not be reached (or we were down) starts afresh."""
+    state = txn.state
+    until_ms = txn.now.at_ms + state.settings.claim_window_ms
+    for ticket_id in list(state.windows):
+        if not state.observed.storage_full and not state.observed.safe_mode:
+            terms = state.durable.tickets[ticket_id].terms
+            txn.emit(WindowOpened, id=ticket_id, until_ms=until_ms, owner=terms.owner, target=terms.target)
+        state.observed.timers.set(("window", ticket_id), until_ms)
+
+
+def lost(txn: Txn, loss: EngineLost) -> None:
+    """Not in sync any more: what waits for something to stay away starts its wait anew when we see again."""
+    observed = txn.state.observed
+    observed.synced = False
+    observed.engine_reason = loss.reason
+    for resident in txn.state.durable.residents:
+        observed.timers.drop(("idle", resident))
+    for lease_id in observed.down_since:
+        observed.timers.drop(("down", lease_id))
+
+
+# ---- calls
+
+
+def dispatched(state: State, now_ms: int, target: str, action: Action) -> None:
+    """Note that a planned call is under way."""
+    observed = state.observed
+    observed.calls[action.id] = Call(action.kind, now_ms)
+    lease = state.lease_of(target)
+    if action.kind == "start" and lease is not None:
+        container = observed.containers.get(action.id) or observed.unlabelled[action.id]
+        observed.launched.setdefault(lease.id, {})[action.id] = container.run
+
+
+def call_done(txn: Txn, done: ActionDone) -> None:
+    observed = txn.state.observed
+    observed.calls.pop(done.container_id, None)
+    container = observed.containers.get(done.container_id) or observed.unlabelled.get(done.container_id)
+    if container is None:
+        # It went while the call was under way. Somebody may have waited for the call itself.
+        for lease in txn.state.durable.leases.values():
+            txn.touch(lease.target)
+        return
+    if container.target is None:
+        _touch_project(txn, container.project)
+    txn.touch(container.target)
+    if done.outcome == "gone":
+        gone(txn, done.container_id)
+    elif done.kind == "start":
+        _start_done(txn, done, container)
+    elif container.runs:
+        _back_off(txn, done, container)
+
+
+def _start_done(txn: Txn, done: ActionDone, container: Container) -> None:
+    observed = txn.state.observed
+    lease = next(
+        (x for x in txn.state.durable.leases.values() if done.container_id in observed.launched.get(x.id, ())), None
+    )
+    if done.outcome == "done" or lease is None:
+        return
+    if done.outcome == "refused":
+        standing = Standing("failed", f"the engine refused to start {container.name}: {done.message}", container.id)
+        reason, refusal = failure(lease, standing)
+        end_lease(txn, lease, reason, refusal, logs_of=container.id)
+        return
+    # Unknown: it may still start. Ask again after a while, unless it is seen running by then.
+    del observed.launched[lease.id][done.container_id]
+    _retry_later(txn, done)
+
+
+def _back_off(txn: Txn, done: ActionDone, container: Container) -> None:
+    """A stop came back and the container still runs, as far as we saw: look again before repeating it."""
+    failures = _retry_later(txn, done)
+    first_refusal = done.outcome != "done" and failures == 1
+    if first_refusal or (done.outcome == "done" and failures == STOPS_BEFORE_ALARM):
+        txn.emit(
+            StopFailed,
+            container_id=container.id,
+            container=container.name,
+            target=container.target or "",
+            error=done.message or done.outcome,
+        )
+
+
+def _retry_later(txn: Txn, done: ActionDone) -> int:
+    observed = txn.state.observed
+    before = observed.retries.get(done.container_id)
+    failures = 1 if before is None else before.failures + 1
+    at_ms = txn.now.at_ms + min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** min(failures - 1, 10))
+    observed.retries[done.container_id] = Retry(failures, at_ms, done.message or done.outcome)
+    observed.timers.set(("retry", done.container_id), at_ms)
+    return failures
+
+
+def seen(txn: Txn, item: ContainerSeen | ContainerGone) -> None:
+    if isinstance(item, ContainerSeen):
+        see(txn, item.container)
+    else:
+        gone(txn, item.id)

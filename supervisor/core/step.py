@@ -1,0 +1,177 @@
+"""The one door: an input goes in, facts and replies come out. Pure; the same state, time and input give the same.
+
+Every decision is taken behind it. ``plan`` then derives the calls that are due from the state it leaves.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from supervisor.core.apply import apply
+from supervisor.core.endings import caller_gone, end_residency, evict, force_release, release, wait_over
+from supervisor.core.enforce import tally_over
+from supervisor.core.errors import Refusal
+from supervisor.core.facts import SupervisorStarted, SupervisorStopped
+from supervisor.core.inputs import (
+    Acquire,
+    ActionDone,
+    CallerGone,
+    Claim,
+    ContainerGone,
+    ContainerSeen,
+    EngineContact,
+    EngineLost,
+    EngineSnapshot,
+    Evict,
+    ForceRelease,
+    Input,
+    Release,
+    Renew,
+    ShutDown,
+    Started,
+    StartHinted,
+    StorageFull,
+    Tick,
+    VramRead,
+)
+from supervisor.core.leases import end_lease, end_ticket, ended_refusal, refuse_all, start_ttl
+from supervisor.core.model import Now
+from supervisor.core.policy import standstill
+from supervisor.core.requests import acquire, claim, renew
+from supervisor.core.settle import down_over, memory_overdue, ready_over, settle, window_over
+from supervisor.core.sightings import call_done, dispatched, hinted, lost, seen, snapshot
+from supervisor.core.state import State
+from supervisor.core.txn import Step, Txn
+
+__all__ = ["Step", "apply", "dispatched", "step"]
+
+
+def step(state: State, now: Now, item: Input) -> Step:
+    """Take in what happened. ``state`` is changed in place, each fact applied as it is emitted."""
+    txn = Txn(state, now)
+    match item:
+        case Renew():
+            renew(txn, item)
+            return txn.out
+        case EngineContact():
+            state.observed.contact_at_ms = now.at_ms
+            return txn.out
+        case Acquire():
+            acquire(txn, item)
+        case Claim():
+            claim(txn, item)
+        case Release():
+            release(txn, item)
+        case ForceRelease():
+            force_release(txn, item)
+        case Evict():
+            evict(txn, item)
+        case CallerGone():
+            caller_gone(txn, item)
+        case EngineSnapshot():
+            snapshot(txn, item)
+        case ContainerSeen() | ContainerGone():
+            seen(txn, item)
+        case StartHinted():
+            hinted(txn, item)
+        case EngineLost():
+            lost(txn, item)
+        case ActionDone():
+            call_done(txn, item)
+        case VramRead():
+            _read_vram(txn, item)
+        case StorageFull():
+            state.observed.storage_full = item.full
+        case Started():
+            _started(txn, item)
+        case ShutDown():
+            _shut_down(txn, item)
+        case Tick():
+            _tick(txn)
+        case _:
+            assert_never(item)
+    settle(txn)
+    return txn.out
+
+
+def _started(txn: Txn, started: Started) -> None:
+    """Take up what the journal left: nobody could renew meanwhile, so every lease gets one fresh TTL.
+
+    Whoever was on the line is not any more: what it could not have known the token of ends, unless a key can
+    fetch it again within a claim window.
+    """
+    state = txn.state
+    state.observed.safe_mode = started.safe_mode
+    if started.safe_mode:
+        return
+    txn.emit(SupervisorStarted, boot_id=started.boot_id, boot_ms=started.boot_ms, version=started.version)
+    for ticket in list(state.durable.tickets.values()):
+        if not ticket.token_known and ticket.terms.scope is None:
+            end_ticket(txn, ticket, "caller_gone", ended_refusal("ticket", "caller_gone"))
+    for lease in list(state.durable.leases.values()):
+        if lease.answer_due:
+            start_ttl(txn, lease)
+        elif lease.token_known or lease.terms.scope is not None:
+            start_ttl(txn, lease, state.settings.claim_window_ms)
+        else:
+            end_lease(txn, lease, "caller_gone", ended_refusal("lease", "caller_gone"))
+
+
+def _shut_down(txn: Txn, shut_down: ShutDown) -> None:
+    """Answer everybody on the line; leases and containers stay."""
+    state = txn.state
+    if not state.observed.storage_full and not state.observed.safe_mode:
+        txn.emit(SupervisorStopped, reason=shut_down.reason)
+    state.observed.stopping = True
+    refusal = standstill(state)
+    assert refusal is not None
+    for id_ in list(state.observed.holds_of):
+        refuse_all(txn, id_, refusal)
+
+
+def _read_vram(txn: Txn, read: VramRead) -> None:
+    observed = txn.state.observed
+    observed.gpus = read.gpus
+    if observed.gpu_dirty and all(
+        gpu.total_mib is None or gpu.used_mib is None or gpu.total_mib - gpu.used_mib >= observed.dirty_need_mib
+        for gpu in read.gpus
+    ):
+        observed.gpu_dirty = ""
+
+
+def _tick(txn: Txn) -> None:
+    """Do what fell due. Each timer is taken once; its rule sets the next one if it needs one."""
+    state = txn.state
+    timers = state.observed.timers
+    while (due := timers.pop_due(txn.now.at_ms)) is not None:
+        what, id_ = due
+        if what == "retry":
+            container = state.observed.containers.get(id_) or state.observed.unlabelled.get(id_)
+            for target in [container.target] if container and container.target else list(state.lease_by_target):
+                txn.touch(target)
+        elif what == "tally":
+            tally_over(txn, id_)
+        elif what == "hold":
+            wait_over(txn, int(id_))
+        elif what == "window":
+            window_over(txn, id_)
+        elif what == "idle":
+            if id_ in state.durable.residents and state.observed.synced:
+                end_residency(txn, id_, "stopped")
+        else:
+            _lease_due(txn, what, id_)
+
+
+def _lease_due(txn: Txn, what: str, lease_id: str) -> None:
+    lease = txn.state.durable.leases.get(lease_id)
+    if lease is None:
+        return
+    if what == "lease":
+        refusal = Refusal("lease_ended", "the lease has expired; ask for a new one", {"reason": "expired"})
+        end_lease(txn, lease, "expired", refusal)
+    elif what == "ready":
+        ready_over(txn, lease)
+    elif what == "vram":
+        memory_overdue(txn, lease)
+    elif what == "down" and txn.state.observed.synced:
+        down_over(txn, lease)

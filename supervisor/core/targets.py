@@ -1,0 +1,207 @@
+"""Questions about one target that ``step`` and ``plan`` ask: who belongs, who may run, how far is it. Pure reads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from supervisor.core.labels import TargetSpec
+from supervisor.core.model import Container, Dependency, Lease
+from supervisor.core.state import State
+
+#: States of a container that is on its way out: it is nobody's member any more.
+LEAVING = frozenset({"removing", "dead"})
+
+
+def members(state: State, target: str) -> list[Container]:
+    """Return the containers that make up ``target``: no one-offs, and one per place during a recreate (the newer)."""
+    by_place: dict[tuple[str, str, int | str], Container] = {}
+    for container in state.containers_of(target):
+        if container.one_off or container.status in LEAVING:
+            continue
+        known = by_place.get(container.place)
+        if known is None or (container.created_wall_ms, container.id) > (known.created_wall_ms, known.id):
+            by_place[container.place] = container
+    return list(by_place.values())
+
+
+def spec_of(state: State, target: str) -> TargetSpec | None:
+    """Return what the target's labels say together, or None if no container carries its name."""
+    return state.observed.specs.get(target)
+
+
+def runs(state: State, target: str, project: str | None = None) -> bool:
+    """Return whether any container of ``target`` runs, one-offs included."""
+    return any(
+        container.runs and (project is None or container.project == project)
+        for container in state.containers_of(target)
+    )
+
+
+# ---- the right to run
+
+
+class Right(Struct, frozen=True):
+    """Whether a container may run; ``reason`` and ``holder`` say why not."""
+
+    may_run: bool
+    reason: str = ""
+    holder: str | None = None
+
+
+MAY_RUN = Right(may_run=True)
+
+
+def right_to_run(state: State, container: Container) -> Right:
+    """Judge one labelled container: a verified lease of its target, or residency, gives the right to run."""
+    if not state.durable.first_sync_done:
+        return MAY_RUN  # nobody is judged before the very first look is over
+    target = container.target or ""
+    lease = state.lease_of(target)
+    if lease is not None:
+        if container.project != lease.project:
+            return Right(may_run=False, reason="other_project", holder=target)
+        if lease.adopted or lease.phase != "making_room":
+            return MAY_RUN
+        run = state.observed.runs.get(container.id)
+        if run is not None and run.had_right and not lease.needs_cold_start:
+            return MAY_RUN  # it was warm when it was leased, and stays so while room is made
+        return Right(may_run=False, reason="room_pending", holder=target)
+    resident = state.durable.residents.get(target)
+    if resident is not None:
+        if container.project == resident.project:
+            return MAY_RUN
+        return Right(may_run=False, reason="other_project", holder=target)
+    spec = spec_of(state, target)
+    if spec is not None and not spec.valid:
+        return Right(may_run=False, reason="target_invalid")
+    for other in state.durable.leases.values():
+        return Right(may_run=False, reason="gpu_held", holder=other.target or f"a bare lease of {other.terms.owner}")
+    return Right(may_run=False, reason="no_lease")
+
+
+# ---- how far a leased target is
+
+
+class Standing(Struct, frozen=True):
+    """How far a target is, and ``culprit``: the container to blame.
+
+    ``failed``: one exited with an error. ``down``: the master does not run (any more), though nothing failed.
+    """
+
+    state: Literal["empty", "coming", "ready", "unhealthy", "failed", "down", "completed"]
+    detail: str = ""
+    culprit: str | None = None
+
+
+def has_run(state: State, lease: Lease, container: Container) -> bool:
+    """Return whether the container has run since this lease started it (or it already ran, warm)."""
+    before = state.observed.launched.get(lease.id, {}).get(container.id)
+    return before is not None and container.run not in {"", before}
+
+
+def is_done(state: State, lease: Lease, container: Container) -> bool:
+    """Return whether a one-shot has done its work for this lease: it ran, and exited 0."""
+    return container.status == "exited" and container.exit_code == 0 and has_run(state, lease, container)
+
+
+def is_up(container: Container) -> bool:
+    return container.status in {"running", "paused"}
+
+
+def standing(state: State, lease: Lease) -> Standing:
+    """Judge the target of ``lease`` while it starts and after.
+
+    Ready is: all containers started, or done if one-shot, and the master healthy.
+    """
+    team = members(state, lease.target or "")
+    if not team:
+        return Standing("empty", "its containers were removed")
+    if all(is_done(state, lease, container) for container in team):
+        return Standing("completed", "all its containers have exited 0")
+    for container in [*team, *helpers(state, team)]:
+        trouble = _trouble(state, lease, container, team)
+        if trouble is not None:
+            return trouble
+    spec = spec_of(state, lease.target or "")
+    master = next((container for container in team if spec is not None and container.id == spec.master), None)
+    if master is None:
+        master = next((container for container in team if container.master), None)
+    if master is None or (has_run(state, lease, master) and not is_up(master)):
+        who = f"container {master.name}" if master is not None else "the master"
+        return Standing("down", f"{who} does not run", master.id if master is not None else None)
+    healthy = master.status == "running" and master.health == "healthy"
+    if healthy and (lease.adopted or all(is_up(c) or is_done(state, lease, c) for c in team)):
+        return Standing("ready")
+    return Standing("coming")
+
+
+def _trouble(state: State, lease: Lease, container: Container, team: list[Container]) -> Standing | None:
+    who = f"container {container.name}"
+    if container.status == "exited" and container.exit_code != 0 and has_run(state, lease, container):
+        why = f": {container.error}" if container.error else ""
+        return Standing("failed", f"{who} exited with code {container.exit_code}{why}", container.id)
+    awaited = container.master or any(
+        dependency.service == container.service and dependency.condition == "service_healthy"
+        for other in team
+        for dependency in other.depends_on
+    )
+    if awaited and container.status == "running" and container.health == "unhealthy":
+        return Standing("unhealthy", f"{who} is unhealthy", container.id)
+    return None
+
+
+# ---- dependencies
+
+
+def of_service(state: State, project: str, service: str, team: list[Container]) -> list[Container]:
+    """Return the containers of one Compose service: of the team, else unlabelled ones of the same project."""
+    own = [container for container in team if container.service == service]
+    if own:
+        return own
+    return [
+        container
+        for container in state.observed.unlabelled.values()
+        if container.project == project and container.service == service and container.status not in LEAVING
+    ]
+
+
+def helpers(state: State, team: list[Container]) -> list[Container]:
+    """Return the unlabelled containers that the team depends on, directly or through each other."""
+    found: dict[str, Container] = {}
+    todo = list(team)
+    while todo:
+        container = todo.pop()
+        for dependency in container.depends_on:
+            for other in of_service(state, container.project, dependency.service, team):
+                if other.target is None and other.id not in found:
+                    found[other.id] = other
+                    todo.append(other)
+    return list(found.values())
+
+
+def satisfied(state: State, lease: Lease, container: Container, team: list[Container]) -> bool:
+    """Return whether everything that ``container`` depends on is as Compose demands before it may start."""
+    return all(
+        _met(state, lease, dependency, other)
+        for dependency in container.depends_on
+        for other in of_service(state, container.project, dependency.service, team)
+    )
+
+
+def _met(state: State, lease: Lease, dependency: Dependency, other: Container) -> bool:
+    match dependency.condition:
+        case "service_started":
+            return is_up(other) or is_done(state, lease, other)
+        case "service_healthy":
+            return other.status == "running" and other.health == "healthy"
+        case "service_completed_successfully":
+            return is_done(state, lease, other)
+
+
+def depends_on(later: Container, earlier: Container) -> bool:
+    """Return whether ``later`` names the service of ``earlier`` as a dependency."""
+    return later.project == earlier.project and any(
+        dependency.service == earlier.service for dependency in later.depends_on
+    )

@@ -1,0 +1,124 @@
+"""State, facts and the order in which things may be seen: decided, then on disk, then told. Synchronous.
+
+Inputs are stepped at once, also while a batch of facts is being synced: a slow disk must not slow enforcement.
+Each step's facts gather in ``pending``; whoever owns the disk takes them as one batch, writes and syncs it, and says
+so. Replies, and the calls that a plan asks for, leave only when every fact that they could rest on is on disk.
+Two exceptions: a renewal has no facts, and killing a container that has no right to run promises nobody anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from msgspec import Struct, field
+
+from supervisor.core.apply import freeze
+from supervisor.core.facts import AnyFact
+from supervisor.core.inputs import Input, Started
+from supervisor.core.model import Now
+from supervisor.core.plan import plan_target
+from supervisor.core.replies import Action, Renewed, Reply
+from supervisor.core.sightings import dispatched
+from supervisor.core.state import State
+from supervisor.core.step import step
+
+#: How many facts are kept in memory for the audit; older ones are read from the journal.
+RECENT_MAX = 20_000
+
+
+class Outbox(Struct):
+    """What may leave now."""
+
+    replies: list[Reply] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+    reads: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Kernel:
+    """The state and its order. One owner calls it, never two at a time."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.durable_seq = state.durable.fact_seq
+        self.pending: list[AnyFact] = []
+        self.recent: deque[tuple[int, AnyFact]] = deque(maxlen=RECENT_MAX)
+        self.outbox = Outbox()
+        self._taken_seq: int | None = None
+        self._replies: deque[tuple[int, Reply]] = deque()
+        self._reads: deque[tuple[int, Callable[[], None]]] = deque()
+        self._touched: dict[str, int] = {}
+
+    @property
+    def wake_at_ms(self) -> int | None:
+        """When a ``Tick`` is due, in supervisor time; None while nothing waits."""
+        return self.state.observed.timers.next_at_ms
+
+    def feed(self, now: Now, item: Input) -> None:
+        """Step one input, and release what may leave."""
+        assert now.at_ms >= self.state.durable.time_ms, "supervisor time only grows"
+        seq = self.state.durable.fact_seq
+        out = step(self.state, now, item)
+        for fact in out.facts:
+            seq += 1
+            self.recent.append((seq, fact))
+        if self.state.observed.safe_mode:
+            self.durable_seq = seq  # nothing is written behind damage; what is decided now is only enforcement
+        else:
+            self.pending += out.facts
+        for reply in out.replies:
+            if isinstance(reply, Renewed):
+                self.outbox.replies.append(reply)
+            else:
+                self._replies.append((seq, reply))
+        for target in sorted(out.touched):
+            self._touched[target] = seq
+            self._dispatch(now, target, kills_only=True)
+        if not isinstance(item, Started):
+            self._release(now)
+
+    def read(self, now: Now, look: Callable[[], None]) -> None:
+        """Run ``look`` (which computes a view at once) and let its answer leave when all it shows is on disk."""
+        self._reads.append((self.state.durable.fact_seq, look))
+        self._release(now)
+
+    def take_batch(self) -> list[AnyFact] | None:
+        """Hand out the gathered facts as one batch to be written and synced; None while one is under way."""
+        if self._taken_seq is not None or not self.pending:
+            return None
+        batch, self.pending = self.pending, []
+        self._taken_seq = self.state.durable.fact_seq
+        return batch
+
+    def freeze(self) -> tuple[bytes, int]:
+        """Return a snapshot and its last fact. Only right after ``take_batch``, to be saved once that is on disk."""
+        assert not self.pending, "a snapshot must not run ahead of the journal"
+        return freeze(self.state.durable), self.state.durable.fact_seq
+
+    def batch_durable(self, now: Now) -> None:
+        """Say that the batch that was taken is on disk."""
+        assert self._taken_seq is not None
+        self.durable_seq, self._taken_seq = self._taken_seq, None
+        self._release(now)
+
+    def drain(self) -> Outbox:
+        """Return what may leave now, once."""
+        out, self.outbox = self.outbox, Outbox()
+        return out
+
+    def _release(self, now: Now) -> None:
+        while self._replies and self._replies[0][0] <= self.durable_seq:
+            self.outbox.replies.append(self._replies.popleft()[1])
+        while self._reads and self._reads[0][0] <= self.durable_seq:
+            self.outbox.reads.append(self._reads.popleft()[1])
+        for target in [target for target, seq in self._touched.items() if seq <= self.durable_seq]:
+            del self._touched[target]
+            self._dispatch(now, target, kills_only=False)
+
+    def _dispatch(self, now: Now, target: str, *, kills_only: bool) -> None:
+        # Planned from the state as it is now, not as it was when the target was touched: nothing stands between
+        # the check and the act.
+        for action in plan_target(self.state, now, target):
+            if action.kind == "kill" or not kills_only:
+                dispatched(self.state, now.at_ms, target, action)
+                self.outbox.actions.append(action)
