@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from supervisor.core.apply import freeze
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import Input, Started
+from supervisor.core.inputs import Input
 from supervisor.core.model import Now
 from supervisor.core.plan import plan_target
 from supervisor.core.replies import Action, Renewed, Reply
@@ -74,12 +74,11 @@ class Kernel:
         for target in sorted(out.touched):
             self._touched[target] = seq
             self._dispatch(now, target, kills_only=True)
-        if not isinstance(item, Started):
-            self._release(now)
+        self._release(now)
 
-    def read(self, now: Now, look: Callable[[], None]) -> None:
-        """Run ``look`` (which computes a view at once) and let its answer leave when all it shows is on disk."""
-        self._reads.append((self.state.durable.fact_seq, look))
+    def when_durable(self, now: Now, deliver: Callable[[], None]) -> None:
+        """Let ``deliver`` leave when all facts so far are on disk: it hands over a view that was computed just now."""
+        self._reads.append((self.state.durable.fact_seq, deliver))
         self._release(now)
 
     def take_batch(self) -> list[AnyFact] | None:

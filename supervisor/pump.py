@@ -1,0 +1,345 @@
+"""The one task that owns the state: it takes the inbox, feeds the kernel, and lets out what may leave.
+
+The disk has a thread of its own: while it syncs one batch, the loop goes on stepping and the next batch gathers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from supervisor.clock import Clock
+from supervisor.core.facts import AnyFact
+from supervisor.core.inputs import (
+    ActionDone,
+    CallerGone,
+    Input,
+    Request,
+    ShutDown,
+    Started,
+    StorageFull,
+    Tick,
+    VramRead,
+)
+from supervisor.core.model import Gpu, Now
+from supervisor.core.replies import Reply
+from supervisor.core.state import State
+from supervisor.core.targets import runs, spec_of
+from supervisor.kernel import Kernel
+from supervisor.ports import EnginePort
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Room in the journal that must be there before anything new is decided, in bytes (beside the ballast for releases).
+ROOM_BYTES = 512 * 1024
+#: A snapshot is taken after this many facts.
+SNAPSHOT_FACTS = 100_000
+#: How often a full disk is tried again, and how often GPU memory is read while it is awaited.
+DISK_RETRY_S = 1.0
+VRAM_POLL_S = 0.1
+
+
+class Disk(Protocol):
+    """What the pump needs of the journal. All but the sums block on the disk and run in the writer thread."""
+
+    ballast_bytes: int
+
+    def write(self, facts: list[AnyFact]) -> None: ...
+    def headroom_bytes(self) -> int: ...
+    def replenish(self) -> bool: ...
+    def save_snapshot(self, payload: bytes, fact_seq: int) -> None: ...
+    def history(self, after: int, limit: int) -> list[tuple[int, AnyFact]]: ...
+
+
+class GpuReader(Protocol):
+    def read(self, running: list[int | None]) -> tuple[Gpu, ...]: ...
+
+
+class _Writer(threading.Thread):
+    """Writes and syncs batches, one at a time, in order."""
+
+    def __init__(self, disk: Disk, done: Callable[[BaseException | None], None]) -> None:
+        super().__init__(name="journal", daemon=True)
+        self._disk = disk
+        self._done = done
+        self._jobs: queue.SimpleQueue[tuple[list[AnyFact], tuple[bytes, int] | None] | None] = queue.SimpleQueue()
+
+    def put(self, facts: list[AnyFact], snapshot: tuple[bytes, int] | None) -> None:
+        self._jobs.put((facts, snapshot))
+
+    def end(self) -> None:
+        self._jobs.put(None)
+
+    def run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            facts, snapshot = job
+            try:
+                if facts:
+                    self._disk.write(facts)
+                    self._done(None)
+                if snapshot is not None:
+                    self._disk.save_snapshot(*snapshot)
+                self._disk.replenish()
+            except BaseException as error:  # whatever it was: memory and disk may disagree
+                self._done(error)
+                return
+
+
+class Pump:
+    """Implements ``Desk`` for the API, and takes the reports of the engine (``post``)."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        disk: Disk,
+        engine: EnginePort,
+        gpus: GpuReader,
+        clock: Clock,
+        on_fact: Callable[[int, AnyFact], None],
+    ) -> None:
+        self.kernel = kernel
+        self._disk = disk
+        self._engine = engine
+        self._gpus = gpus
+        self._clock = clock
+        self._on_fact = on_fact
+        self._inbox: deque[Input] = deque()
+        self._asked: dict[int, asyncio.Future[Reply]] = {}
+        self._last_request_id = 0
+        self._synced: list[BaseException | None] = []
+        self._facts_since_snapshot = 0
+        self._told_seq = kernel.durable_seq
+        self._disk_retry_at = 0.0
+        self._vram_due_at = 0.0
+        self._new_fact = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._writer = _Writer(disk, self._batch_done)
+
+    # ---- from other threads
+
+    def post(self, item: Input) -> None:
+        """Put an input into the inbox; from any thread."""
+        self._inbox.append(item)
+        self._rouse()
+
+    def _batch_done(self, error: BaseException | None) -> None:
+        self._synced.append(error)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        except RuntimeError:
+            log.debug("the loop is closed: a late report is dropped")
+
+    # ---- the task
+
+    async def run(self, started: Started) -> None:
+        """Own the state until cancelled.
+
+        Raises:
+            JournalBroken (or whatever the disk raised): the process must end; a replay knows what was written.
+        """
+        self._writer.start()
+        self._inbox.append(started)
+        try:
+            while True:
+                self._turn()
+                await self._sleep()
+        finally:
+            self._writer.end()
+
+    async def _sleep(self) -> None:
+        delay_s = self._delay_s()
+        if delay_s is None:
+            await self._wake.wait()
+        elif delay_s > 0:
+            handle = self._loop.call_later(delay_s, self._wake.set)
+            await self._wake.wait()
+            handle.cancel()
+        else:
+            await asyncio.sleep(0)
+        self._wake.clear()
+
+    def _delay_s(self) -> float | None:
+        due: list[float] = []
+        if self.kernel.wake_at_ms is not None:
+            due.append((self.kernel.wake_at_ms - self._clock.now().at_ms) / 1000)
+        observed = self.kernel.state.observed
+        if observed.storage_full:
+            due.append(self._disk_retry_at - self._loop.time())
+        if observed.room_waits:
+            due.append(self._vram_due_at - self._loop.time())
+        return max(0.0, min(due)) if due else None
+
+    def _turn(self) -> None:
+        """One batch: what was synced, what came in, what fell due; then let out what may leave."""
+        self._wake.clear()
+        now = self._clock.now()
+        for error in self._take_synced():
+            if error is not None:
+                raise error
+            self.kernel.batch_durable(now)
+        self._watch_storage(now)
+        for _ in range(len(self._inbox)):
+            self.kernel.feed(now, self._inbox.popleft())
+        if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
+            self.kernel.feed(now, Tick())
+        self._read_gpus(now)
+        self._let_out()
+        batch = self.kernel.take_batch()
+        if batch is not None:
+            self._facts_since_snapshot += len(batch)
+            snapshot = None
+            if self._facts_since_snapshot >= SNAPSHOT_FACTS:
+                snapshot, self._facts_since_snapshot = self.kernel.freeze(), 0
+            self._writer.put(batch, snapshot)
+
+    def _take_synced(self) -> list[BaseException | None]:
+        synced, self._synced = self._synced, []
+        return synced
+
+    def _watch_storage(self, now: Now) -> None:
+        """Foresee a full disk: nothing is decided that could not be written."""
+        observed = self.kernel.state.observed
+        if observed.safe_mode:
+            return
+        pending = 256 * len(self.kernel.pending)
+        full = self._disk.headroom_bytes() - self._disk.ballast_bytes - pending < ROOM_BYTES
+        if full != observed.storage_full:
+            log.warning("the disk of the data directory is full" if full else "the disk has room again")
+            self.kernel.feed(now, StorageFull(full))
+        if full and self._loop.time() >= self._disk_retry_at:
+            self._disk_retry_at = self._loop.time() + DISK_RETRY_S
+            self._writer.put([], None)
+
+    def _read_gpus(self, now: Now) -> None:
+        """Read the GPUs' memory while a lease waits for it to come back."""
+        state = self.kernel.state
+        if not state.observed.room_waits or self._loop.time() < self._vram_due_at:
+            return
+        targets = [target for target in state.observed.by_target if runs(state, target)]
+        specs = [spec_of(state, target) for target in targets]
+        gpus = self._gpus.read([spec.vram_mib if spec is not None else None for spec in specs])
+        self._vram_due_at = self._loop.time() + VRAM_POLL_S
+        if gpus != state.observed.gpus:
+            self.kernel.feed(now, VramRead(gpus))
+
+    def _let_out(self) -> None:
+        out = self.kernel.drain()
+        for action in out.actions:
+            self._engine.perform(action, self._call_done)
+        for reply in out.replies:
+            asked = self._asked.pop(reply.request_id, None)
+            if asked is not None and not asked.done():
+                asked.set_result(reply)
+        for deliver in out.reads:
+            deliver()
+        if self.kernel.durable_seq > self._told_seq:
+            fresh = self.kernel.durable_seq - self._told_seq
+            for seq, fact in self._recent(self._told_seq, fresh):
+                self._on_fact(seq, fact)
+            self._told_seq = self.kernel.durable_seq
+            self._new_fact.set()
+            self._new_fact = asyncio.Event()
+
+    def _call_done(self, done: ActionDone) -> None:
+        self.post(done)
+
+    def _recent(self, after: int, limit: int) -> list[tuple[int, AnyFact]]:
+        """Return facts after ``after`` that are on disk, from memory."""
+        recent = self.kernel.recent
+        if not recent:
+            return []
+        skip = max(0, after + 1 - recent[0][0])
+        found = islice(recent, skip, skip + limit)
+        return [(seq, fact) for seq, fact in found if seq <= self.kernel.durable_seq]
+
+    # ---- Desk
+
+    def next_request_id(self) -> int:
+        self._last_request_id += 1
+        return self._last_request_id
+
+    async def ask(self, request: Request) -> Reply:
+        """Hand in a request and wait for its reply. Cancelling the wait hangs up."""
+        asked: asyncio.Future[Reply] = self._loop.create_future()
+        self._asked[request.request_id] = asked
+        self._inbox.append(request)
+        self._wake.set()
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            self._asked.pop(request.request_id, None)
+            granted = asked.result() if asked.done() and not asked.cancelled() else None
+            lease = getattr(granted, "lease", None)
+            self.hang_up(request.request_id, lease.id if lease is not None else None)
+            raise
+
+    def hang_up(self, request_id: int, lease_id: str | None = None) -> None:
+        self._inbox.append(CallerGone(request_id, lease_id))
+        self._wake.set()
+
+    async def read(self, view: Callable[[State, Now], T]) -> T:
+        """Compute a view of the state now; return it once everything it shows is on disk."""
+        now = self._clock.now()
+        value = view(self.kernel.state, now)
+        if self.kernel.durable_seq >= self.kernel.state.durable.fact_seq:
+            return value
+        shown: asyncio.Future[None] = self._loop.create_future()
+        self.kernel.when_durable(now, lambda: None if shown.done() else shown.set_result(None))
+        self._wake.set()
+        await shown
+        return value
+
+    async def history(self, after: int, limit: int, target: str | None = None) -> list[tuple[int, AnyFact]]:
+        """Return facts after ``after`` that are on disk, oldest first; those of one target where it is given."""
+        found: list[tuple[int, AnyFact]] = []
+        while len(found) < limit and after < self.kernel.durable_seq:
+            chunk = await self._chunk(after, 1_000 if target is not None else limit - len(found))
+            if not chunk:
+                break
+            after = chunk[-1][0]
+            found += [item for item in chunk if target is None or names(item[1], target)]
+        return found[:limit]
+
+    async def _chunk(self, after: int, limit: int) -> list[tuple[int, AnyFact]]:
+        recent = self.kernel.recent
+        if recent and recent[0][0] <= after + 1:
+            return self._recent(after, limit)
+        durable = self.kernel.durable_seq
+        chunk = await asyncio.to_thread(self._disk.history, after, limit)
+        return [(seq, fact) for seq, fact in chunk if seq <= durable]
+
+    async def next_fact(self, after: int, timeout_s: float) -> None:
+        """Wait until a fact above ``after`` is on disk, or the time is over."""
+        if self.kernel.durable_seq > after:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._new_fact.wait()
+        except TimeoutError:
+            return
+
+    async def shut_down(self, reason: str) -> None:
+        """Answer everybody on the line with a retryable refusal, and grant nothing any more. Returns when on disk."""
+        self.kernel.feed(self._clock.now(), ShutDown(reason))
+        await self.read(lambda _state, _now: None)
+
+
+def names(fact: AnyFact, target: str) -> bool:
+    """Return whether a fact is about a target, or about a container of that name or id."""
+    values = msgspec.structs.asdict(fact)
+    terms = values.get("terms")
+    mentioned = {values.get(key) for key in ("target", "name", "container", "container_id", "for_target")}
+    return target in mentioned or (terms is not None and terms.target == target)
