@@ -39,7 +39,7 @@ def acquire(txn: Txn, request: Acquire) -> None:
     if refusal is None and request.terms.scope is not None:
         if request.terms.scope in state.ids_by_scope:
             return _take_over(txn, request)
-        refusal = _ended_with_key(state, request.terms)
+        refusal = _ended_with_key(txn, request.terms)
     if refusal is None:
         refusal = not_leasable(state, request.terms.target)
     if refusal is not None:
@@ -82,9 +82,9 @@ def _enqueue(txn: Txn, request: Acquire, terms: Terms) -> None:
     return txn.reply(Queued(request.request_id, request.id, state.position(state.durable.tickets[request.id])))
 
 
-def _ended_with_key(state: State, terms: Terms) -> Refusal | None:
-    ended = state.durable.ended_keys.get(terms.scope or "")
-    if ended is None or ended.at_ms + state.settings.keys_ms <= state.durable.time_ms:
+def _ended_with_key(txn: Txn, terms: Terms) -> Refusal | None:
+    ended = txn.state.durable.ended_keys.get(terms.scope or "")
+    if ended is None or ended.at_ms + txn.state.settings.keys_ms <= txn.now.at_ms:
         return None
     return _conflict(ended.body, terms) or ended_refusal(ended.what, ended.reason)
 
