@@ -1,0 +1,246 @@
+"""The pump: one owner of the state, a disk that may be slow, full or broken, and callers that hang up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from msgspec.structs import replace
+
+from supervisor.clock import Clock
+from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted
+from supervisor.core.inputs import Acquire, ActionDone, ContainerSeen, EngineSnapshot, Input, Release, Renew, Started
+from supervisor.core.model import Container, Gpu, Terms
+from supervisor.core.replies import Action, Granted, Queued, Refused, Released, Renewed
+from supervisor.core.state import Durable, Settings, State
+from supervisor.gpu import SimulatedGpus
+from supervisor.kernel import Kernel
+from supervisor.pump import Pump
+from tests.core.box import container
+
+GPUS = (Gpu("SIM-0", total_mib=24_576, used_mib=0),)
+
+
+class SlowDisk:
+    """A journal in memory whose syncs can be held, whose room can run out, and that can break."""
+
+    ballast_bytes = 1 << 20
+
+    def __init__(self) -> None:
+        self.facts: list[AnyFact] = []
+        self.open = threading.Event()
+        self.open.set()
+        self.room = 64 << 20
+        self.broken = False
+
+    def write(self, facts: list[AnyFact]) -> None:
+        assert self.open.wait(20)
+        if self.broken:
+            raise OSError("I/O error")
+        self.facts += facts
+
+    def headroom_bytes(self) -> int:
+        return self.room
+
+    def replenish(self) -> bool:
+        return True
+
+    def save_snapshot(self, payload: bytes, fact_seq: int) -> None:
+        raise AssertionError("no snapshot is due in these tests")
+
+    def history(self, after: int, limit: int) -> list[tuple[int, AnyFact]]:
+        return list(enumerate(self.facts, 1))[after : after + limit]
+
+
+class ObedientEngine:
+    """Carries out every call at once and reports it."""
+
+    def __init__(self, *containers: Container) -> None:
+        self.containers = {item.id: item for item in containers}
+        self.performed: list[Action] = []
+        self.post: Callable[[Input], None] = lambda _: None
+
+    def watch(self, post: Callable[[Input], None]) -> None:
+        self.post = post
+        post(EngineSnapshot(tuple(self.containers.values())))
+
+    def start(self, container_id: str, **values: object) -> None:
+        known = self.containers[container_id]
+        fresh = {"status": "running", "health": "healthy", "run": f"{known.run}+", "age_ms": 1, **values}
+        self.containers[container_id] = replace(known, **fresh)
+        self.post(ContainerSeen(self.containers[container_id]))
+
+    def perform(self, action: Action, done: Callable[[ActionDone], None]) -> None:
+        self.performed.append(action)
+        if action.kind == "start":
+            self.start(action.id)
+        else:
+            self.containers[action.id] = replace(self.containers[action.id], status="exited", exit_code=137)
+            self.post(ContainerSeen(self.containers[action.id]))
+        done(ActionDone(action.id, action.kind, "done"))
+
+    def logs(self, container_id: str, lines: int, timeout_s: float) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+class Rig:
+    def __init__(self, *containers: Container) -> None:
+        self.disk = SlowDisk()
+        self.engine = ObedientEngine(*containers)
+        self.told: list[AnyFact] = []
+        kernel = Kernel(State(Settings(gpus=GPUS)))
+        clock = Clock(Durable(), "boot")
+        self.pump = Pump(
+            kernel, self.disk, self.engine, SimulatedGpus(GPUS), clock, lambda _seq, fact: self.told.append(fact)
+        )
+
+    def acquire(self, target: str | None, **values: object) -> asyncio.Task[object]:
+        request_id = self.pump.next_request_id()
+        terms = Terms(target=target, owner="ann", priority=0, ttl_ms=60_000)
+        request = Acquire(
+            request_id=request_id, id=f"l{request_id}", token_hash=f"t{request_id}", terms=terms, **values
+        )
+        return asyncio.ensure_future(self.pump.ask(request))
+
+
+@asynccontextmanager
+async def rig(*containers: Container) -> AsyncIterator[Rig]:
+    made = Rig(*containers)
+    task = asyncio.ensure_future(made.pump.run(Started("boot", 0, "v", first=False)))
+    made.engine.watch(made.pump.post)
+    try:
+        yield made
+    finally:
+        made.disk.open.set()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # each turn lets the pump's own task run; there is no event to wait for
+            await asyncio.sleep(0)
+
+
+def run(story: Callable[[], object]) -> None:
+    asyncio.run(story())
+
+
+def test_a_lease_is_granted_started_answered_renewed_and_released():
+    async def story() -> None:
+        async with rig(container("a")) as box:
+            reply = await box.acquire("a")
+            assert isinstance(reply, Granted)
+            assert any(isinstance(fact, LeaseGranted) for fact in box.disk.facts)
+            assert isinstance(await box.pump.ask(Renew(99, "t1")), Renewed)
+            assert await box.pump.ask(Release(100, "t1")) == Released(100, True)
+            assert isinstance(box.told[-1], LeaseEnded)
+
+    run(story)
+
+
+def test_a_slow_disk_holds_answers_back_and_neither_renewals_nor_kills():
+    async def story() -> None:
+        async with rig(container("a"), container("b")) as box:
+            await box.acquire("a")
+            box.disk.open.clear()
+            queued = box.acquire("b", on_busy="ticket")
+            await until(lambda: box.pump.kernel.state.durable.tickets)
+            assert isinstance(await box.pump.ask(Renew(99, "t1")), Renewed)
+            reading = asyncio.ensure_future(box.pump.read(lambda state, _now: len(state.durable.tickets)))
+            box.engine.start("b-main")
+            await until(lambda: any(action.kind == "kill" for action in box.engine.performed))
+            assert not queued.done()
+            assert not reading.done()
+            box.disk.open.set()
+            assert isinstance(await queued, Queued)
+            assert await reading == 1
+
+    run(story)
+
+
+def test_cancelling_a_wait_hangs_up():
+    async def story() -> None:
+        async with rig(container("a"), container("b")) as box:
+            await box.acquire("a")
+            waiter = box.acquire("b", wait_ms=60_000)
+            await until(lambda: box.pump.kernel.state.durable.tickets)
+            waiter.cancel()
+            await until(lambda: not box.pump.kernel.state.durable.tickets)
+
+    run(story)
+
+
+def test_a_failed_write_ends_the_task_and_nothing_is_answered():
+    async def story() -> None:
+        made = Rig(container("a"))
+        task = asyncio.ensure_future(made.pump.run(Started("boot", 0, "v", first=False)))
+        made.engine.watch(made.pump.post)
+        await until(lambda: made.pump.kernel.state.observed.synced)
+        made.disk.broken = True
+        asked = made.acquire("a")
+        with pytest.raises(OSError, match="I/O error"):
+            await task
+        assert not asked.done()
+        asked.cancel()
+
+    run(story)
+
+
+def test_a_full_disk_is_foreseen_and_recovered_from():
+    async def story() -> None:
+        async with rig(container("a")) as box:
+            await box.acquire("a")
+            box.disk.room = box.disk.ballast_bytes
+            refused = await box.acquire(None)
+            assert isinstance(refused, Refused)
+            assert refused.refusal.code == "storage_full"
+            assert (await box.pump.ask(Release(55, "t1"))).released
+            box.disk.room = 64 << 20
+            assert isinstance(await box.acquire("a"), Granted)
+
+    run(story)
+
+
+def test_the_history_is_told_in_order_and_can_be_followed():
+    async def story() -> None:
+        async with rig(container("a")) as box:
+            await box.acquire("a")
+            seen = await box.pump.history(0, 100)
+            assert [seq for seq, _ in seen] == list(range(1, len(seen) + 1))
+            follow = asyncio.ensure_future(box.pump.next_fact(seen[-1][0], 20))
+            await box.pump.ask(Release(55, "t1"))
+            await follow
+            newer = await box.pump.history(seen[-1][0], 100, target="a")
+            assert isinstance(newer[0][1], LeaseEnded)
+
+    run(story)
+
+
+def test_a_shut_down_answers_who_waits_and_is_on_disk_when_it_returns():
+    async def story() -> None:
+        async with rig(container("a"), container("b")) as box:
+            await box.acquire("a")
+            waiter = box.acquire("b", wait_ms=60_000)
+            await until(lambda: box.pump.kernel.state.durable.tickets)
+            await box.pump.shut_down("SIGTERM")
+            assert (await waiter).refusal.code == "shutting_down"
+            assert type(box.disk.facts[-1]).__name__ == "SupervisorStopped"
+
+    run(story)
+
+
+def test_memory_that_is_awaited_is_read_until_it_came_back():
+    async def story() -> None:
+        async with rig(container("a", vram_mib=20_000), container("b", vram_mib=20_000)) as box:
+            await box.acquire("a")
+            await box.pump.ask(Release(55, "t1"))
+            assert isinstance(await box.acquire("b"), Granted)
+
+    run(story)
