@@ -10,7 +10,7 @@ from supervisor.core.leases import grant
 from supervisor.core.model import Container, Terms
 from supervisor.core.requests import not_leasable
 from supervisor.core.state import Run, State, Tally
-from supervisor.core.targets import Right, right_to_run, spec_of
+from supervisor.core.targets import Right, right_to_run, room_is_being_made, spec_of
 from supervisor.core.txn import Txn
 
 #: Refusals of one container place that keeps coming back are one fact in this time, with a count.
@@ -31,9 +31,12 @@ def judge_runs(txn: Txn, target: str) -> None:
         right = right_to_run(state, container)
         if right.may_run:
             _note_right(state, container, run)
+        elif run.spared:
+            run.spared = False
+            _refuse(txn, container, run, right)
         elif not run.judged and not run.had_right:
             run.judged = True
-            if state.settings.mode == "observe" and not state.observed.safe_mode:
+            if state.settings.mode == "observe" and not room_is_being_made(state):
                 _spare(txn, container, run, right)
             else:
                 _refuse(txn, container, run, right)
@@ -73,7 +76,7 @@ def _invalid_because(state: State, container: Container) -> str:
 
 
 def _spare(txn: Txn, container: Container, run: Run, right: Right) -> None:
-    """Mode observe: the start itself is left alone; what runs is resident, so a grant evicts it as ever."""
+    """Mode observe: the start itself is left alone. What can be is resident, so a grant evicts it as ever."""
     state = txn.state
     target = container.target or ""
     _tally(
@@ -90,8 +93,9 @@ def _spare(txn: Txn, container: Container, run: Run, right: Right) -> None:
             holder=right.holder,
         ),
     )
-    run.had_right = True
-    if state.lease_of(target) is None and target not in state.durable.residents:
+    run.had_right = run.spared = True
+    if state.lease_of(target) is None and target not in state.durable.residents and not state.observed.safe_mode:
+        run.spared = False
         txn.emit(ResidencyBegan, target=target, project=container.project, reason="observed")
         txn.touch(target)
 

@@ -156,6 +156,9 @@ def make_room(txn: Txn) -> None:
             continue
         for resident in policy.in_the_way(state, lease):
             end_residency(txn, resident.target, "evicted", lease)
+        for container_id, run in state.observed.runs.items():
+            if run.spared:
+                txn.touch(state.observed.containers[container_id].target)
         if _others_are_gone(state, lease):
             _verify_memory(txn, lease)
 

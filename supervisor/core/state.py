@@ -77,6 +77,7 @@ class Run(Struct):
 
     ``fresh``: it had run for less than ``Settings.fresh_ms`` when first seen. ``had_right``: it was allowed to
     run at some time, so it gets its own stop grace. ``judged``: its refusal was already recorded.
+    ``spared``: mode observe left it alone, until a lease needs the room.
     ``hinted_after``: only an event told us so far; the run that an inspect showed before it.
     """
 
@@ -84,6 +85,7 @@ class Run(Struct):
     fresh: bool
     had_right: bool = False
     judged: bool = False
+    spared: bool = False
     hinted_after: str | None = None
 
 

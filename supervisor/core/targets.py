@@ -57,6 +57,9 @@ def right_to_run(state: State, container: Container) -> Right:
     """Judge one labelled container: a verified lease of its target, or residency, gives the right to run."""
     if not state.durable.first_sync_done:
         return MAY_RUN  # nobody is judged before the very first look is over
+    run = state.observed.runs.get(container.id)
+    if run is not None and run.spared and not room_is_being_made(state):
+        return MAY_RUN
     target = container.target or ""
     lease = state.lease_of(target)
     if lease is not None:
@@ -64,8 +67,7 @@ def right_to_run(state: State, container: Container) -> Right:
             return Right(may_run=False, reason="other_project", holder=target)
         if lease.adopted or lease.phase != "making_room":
             return MAY_RUN
-        run = state.observed.runs.get(container.id)
-        if run is not None and run.had_right and not lease.needs_cold_start:
+        if run is not None and run.had_right and not run.spared and not lease.needs_cold_start:
             return MAY_RUN  # it was warm when it was leased, and stays so while room is made
         return Right(may_run=False, reason="room_pending", holder=target)
     resident = state.durable.residents.get(target)
@@ -79,6 +81,10 @@ def right_to_run(state: State, container: Container) -> Right:
     for other in state.durable.leases.values():
         return Right(may_run=False, reason="gpu_held", holder=other.target or f"a bare lease of {other.terms.owner}")
     return Right(may_run=False, reason="no_lease")
+
+
+def room_is_being_made(state: State) -> bool:
+    return any(lease.phase == "making_room" for lease in state.durable.leases.values())
 
 
 # ---- how far a leased target is

@@ -266,6 +266,19 @@ def test_observe_spares_the_start_itself_and_evicts_as_ever():
     assert box.take() == [StopContainer("a-main", 10)]
 
 
+def test_observe_spares_the_same_name_in_another_project_until_room_is_needed():
+    box = Box(A, B, mode="observe")
+    box.lease("a")
+    box.add(container("a", "x", id="alien", project="other", master=False))
+    box.start("alien")
+    assert (box.take(), kinds(box.facts)[-1]) == ([], "ContainerSpared")
+    box.release(1)
+    box.ask("b")
+
+    assert {action.id for action in box.take()} == {"a-main", "alien"}
+    assert [fact.container for fact in refusals(box)] == ["alien"] or box.state.observed.tallies
+
+
 def test_adopt_gives_what_was_started_a_lease_that_lives_as_long_as_its_containers():
     box = Box(A, B, mode="adopt")
     box.start("a-main")
