@@ -23,7 +23,7 @@ class EngineError(SupervisorError):
     code = "engine_unavailable"
 
 
-class EngineRefused(EngineError):  # noqa: N818 - what happened, not that it is an error
+class EngineRefused(EngineError):
     """The engine's own words, and its HTTP ``status``."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -35,11 +35,11 @@ class ContainerMissing(EngineRefused):
     pass
 
 
-class EngineTimeout(EngineError):  # noqa: N818
+class EngineTimeout(EngineError):
     pass
 
 
-class EngineUnreachable(EngineError):  # noqa: N818
+class EngineUnreachable(EngineError):
     pass
 
 

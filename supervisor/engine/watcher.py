@@ -87,6 +87,7 @@ class Watcher:
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._failures = 0
+        self._ever_synced = False
         self._unsettled: set[str] = set()
 
     def watch(self, post: Callable[[Input], None]) -> None:
@@ -244,6 +245,8 @@ class Watcher:
         before = self._roster.known.get(container_id)
         if self._roster.put(Known(container, member, now_ns)):
             self._pending.list_all()
+        if not self._ever_synced:
+            return  # The first snapshot comes at once and whole: who may stay is judged on all of it.
         # A hint is always answered, because ``StartHinted`` waits for the truth; a list only feeds the differences.
         if hinted or before is None or replace(before.container, age_ms=0) != replace(container, age_ms=0):
             self._post(ContainerSeen(container))
@@ -255,7 +258,7 @@ class Watcher:
         if session is not self._session:
             return  # Its stream is gone, and so may be events since: only the next session's list will be whole.
         self._roster.prune()
-        self._failures = 0
+        self._failures, self._ever_synced = 0, True
         self._post(EngineSnapshot(tuple(known.container for known in self._roster.known.values())))
         self._pending.done(LIST)
 
