@@ -103,11 +103,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def engine_url() -> str:
     """The engine that everybody shares, as a ``unix://`` or ``tcp://`` URL."""
     url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    lack = ""
     try:
         with contextlib.closing(docker.APIClient(base_url=url, timeout=5)) as api:
             api.inspect_image(IMAGE)
     except (docker.errors.DockerException, OSError) as error:
-        pytest.fail(f'no engine with {IMAGE} at {url} ({error}); try: eval "$(tests/run --engine-up)"', pytrace=False)
+        lack = str(error)
+    if lack:
+        pytest.fail(f'no engine with {IMAGE} at {url} ({lack}); try: eval "$(tests/run --engine-up)"', pytrace=False)
     return url
 
 
