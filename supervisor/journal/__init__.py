@@ -1,0 +1,20 @@
+"""What was decided, on disk: append, sync, replay, snapshots; torn tails, damage, salvage.
+
+``frame`` is the format, ``disk`` the file system underneath, ``recovery`` reads, ``journal`` writes, ``inspection`` and
+``salvage`` are for people. Nothing in here knows what a fact means.
+"""
+
+from supervisor.journal.disk import Disk, OsDisk
+from supervisor.journal.errors import JournalBroken, JournalDamaged, JournalError, JournalLocked, JournalTooNew
+from supervisor.journal.journal import Journal
+
+__all__ = [
+    "Journal",
+    "Disk",
+    "OsDisk",
+    "JournalError",
+    "JournalLocked",
+    "JournalTooNew",
+    "JournalDamaged",
+    "JournalBroken",
+]
