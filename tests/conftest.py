@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -209,7 +210,8 @@ def docker_cleanup() -> list[str]:
 class PrivateEngine:
     """A real dockerd, with a containerd of its own that outlives it, as on a machine with systemd.
 
-    ``--bridge=none --iptables=false``: it must not touch the bridge of the engine that runs beside it.
+    ``--bridge=none --iptables=false``: it must not touch the bridge of the engine that runs beside it. Its runtime
+    ``slow`` takes two seconds longer to start a container, as the hooks of a GPU do.
     """
 
     def __init__(self, home: Path) -> None:
@@ -218,10 +220,12 @@ class PrivateEngine:
         self._processes = contextlib.ExitStack()
         self._containerd = self._spawn("containerd", "--config", str(self._write_configuration()))
         self._dockerd: subprocess.Popen[bytes] | None = None
+        self._live_restore = False
 
     def start(self, *, live_restore: bool = False, answers_within_s: float = 30.0) -> None:
         """Start the daemon and wait until it answers."""
         assert self._dockerd is None, "it runs already"
+        self._live_restore = live_restore
         self._dockerd = self._spawn(
             "dockerd",
             *("--config-file", f"{self.home}/daemon.json", "--containerd", f"{self.home}/containerd.sock"),
@@ -265,10 +269,13 @@ class PrivateEngine:
         self._dockerd.send_signal(signal.SIGCONT)
 
     def heal(self) -> None:
-        """Bring it into the state in which every test finds it: running, and without containers."""
+        """Bring it into the state in which every test finds it: running, without containers and live-restore."""
+        if self._dockerd is not None:
+            self.thaw()
+            if self._live_restore:
+                self.terminate()
         if self._dockerd is None:
             self.start()
-        self.thaw()
         with self.api() as api:
             for container in api.containers(all=True):
                 with contextlib.suppress(docker.errors.NotFound):
@@ -297,7 +304,10 @@ class PrivateEngine:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def _write_configuration(self) -> Path:
-        (self.home / "daemon.json").write_text("{}")
+        slow = self.home / "slow-runc"
+        slow.write_text('#!/bin/sh\ncase " $* " in *" create "*) sleep 2 ;; esac\nexec runc "$@"\n')
+        slow.chmod(0o755)
+        (self.home / "daemon.json").write_text(json.dumps({"runtimes": {"slow": {"path": str(slow)}}}))
         path = self.home / "containerd.toml"
         path.write_text(
             f'version = 2\nroot = "{self.home}/containerd/root"\nstate = "{self.home}/containerd/state"\n'
