@@ -89,7 +89,7 @@ PROBLEMS = {
     "ever stopped.",
     "bad_value": "A label's value cannot be read.",
     "no_master": "No container of the target is its master.",
-    "several_masters": "More than one container is; with `--scale` those of one service are several too.",
+    "several_masters": "More than one container of the target is its master; `--scale` makes several of one service.",
     "master_without_healthcheck": "The master has no Docker healthcheck, so nobody can tell when the target is ready.",
     "conflicting_values": "Containers of the target give different values where one is meant for all.",
     "several_projects": "Containers of two Compose projects (or of one, and of none) carry the same `gpu.target`.",

@@ -164,7 +164,11 @@ def _missing(state: State, target: str) -> Refusal:
     if known is None and target not in state.observed.specs:
         near = difflib.get_close_matches(target, [*state.observed.specs, *state.durable.remembered], n=1)
         hint = f"did you mean {near[0]}?" if near else "create it first (docker compose create), or check the label"
-        return Refusal("target_unknown", f"no container is labelled gpu.target={target}; {hint}", {"target": target})
+        return Refusal(
+            "target_unknown",
+            f"no container is labelled {state.settings.label_prefix}target={target}; {hint}",
+            {"target": target},
+        )
     return Refusal("target_absent", f"{target} has no containers; create them with: {create_command(state, target)}")
 
 

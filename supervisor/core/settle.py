@@ -13,6 +13,7 @@ from supervisor.core.facts import RoomVerified, TargetDown, TargetReady, WindowO
 from supervisor.core.leases import answer, end_lease, end_ticket, failure, grant, on_the_line
 from supervisor.core.model import Lease
 from supervisor.core.requests import not_leasable
+from supervisor.core.sightings import merge_stale
 from supervisor.core.state import State
 from supervisor.core.targets import Standing, helpers, is_up, members, right_to_run, runs, standing
 from supervisor.core.txn import Txn
@@ -23,6 +24,7 @@ ROUNDS_MAX = 100
 
 def settle(txn: Txn) -> None:
     """Apply the rules until nothing changes any more."""
+    merge_stale(txn.state)
     for _ in range(ROUNDS_MAX):
         before = len(txn.out.facts)
         while txn.to_judge:

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from supervisor.core.facts import FirstSync, ResidencyBegan, StopFailed, TargetRemembered, WindowOpened
 from supervisor.core.inputs import ActionDone, ContainerGone, ContainerSeen, EngineLost, EngineSnapshot, StartHinted
-from supervisor.core.labels import merge
+from supervisor.core.labels import merge, services_of
 from supervisor.core.leases import end_lease, failure
 from supervisor.core.model import Container, Lease
 from supervisor.core.replies import Action
-from supervisor.core.state import Call, Retry, Run, State
+from supervisor.core.state import Call, Retry, Run, Stale, State
 from supervisor.core.targets import Standing, helpers, members
 from supervisor.core.txn import Txn
 
@@ -40,9 +40,8 @@ def see(txn: Txn, container: Container) -> None:
     observed.containers[container.id] = container
     if known is None:
         observed.by_target.setdefault(container.target, {})[container.id] = None
-        remerge(txn.state, container.target)
-    elif known.name != container.name:
-        remerge(txn.state, container.target)
+    if known is None or known.name != container.name:
+        _labels_changed(txn, container)
     _follow_run(txn, container, run)
     if not container.runs and observed.retries.pop(container.id, None) is not None:
         observed.timers.drop(("retry", container.id))
@@ -94,17 +93,32 @@ def gone(txn: Txn, container_id: str) -> None:
     observed.runs.pop(container_id, None)
     if observed.retries.pop(container_id, None) is not None:
         observed.timers.drop(("retry", container_id))
-    remerge(txn.state, container.target)
+    _labels_changed(txn, container)
     txn.touch(container.target)
 
 
-def remerge(state: State, target: str) -> None:
-    """Combine the labels of a target's containers anew; labels never change during a container's life."""
-    containers = state.containers_of(target)
-    if containers:
-        state.observed.specs[target] = merge(target, containers)
-    else:
-        state.observed.specs.pop(target, None)
+def _labels_changed(txn: Txn, container: Container) -> None:
+    """What carries which labels has changed, so a target must be merged anew: its own, and others of its project."""
+    stale = txn.state.observed.stale
+    stale.targets[container.target or ""] = None
+    if container.project:
+        stale.projects[container.project] = None
+
+
+def merge_stale(state: State) -> None:
+    """Combine the labels of targets anew whose containers came or went; labels never change in a container's life."""
+    observed = state.observed
+    if not observed.stale.targets:
+        return
+    stale, observed.stale = observed.stale, Stale()
+    near = [container for container in observed.containers.values() if container.project in stale.projects]
+    services = services_of(near)
+    for target in dict.fromkeys([*stale.targets, *(container.target or "" for container in near)]):
+        containers = state.containers_of(target)
+        if containers:
+            observed.specs[target] = merge(target, containers, services, prefix=state.settings.label_prefix)
+        else:
+            observed.specs.pop(target, None)
 
 
 def _touch_project(txn: Txn, project: str) -> None:

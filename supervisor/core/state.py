@@ -46,6 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ended_ms: int = 600_000
     ended_max: int = 10_000
     keys_ms: int = 86_400_000
+    label_prefix: str = "gpu."
     gpus: tuple[Gpu, ...] = (Gpu("auto"),)
 
 
@@ -162,6 +163,13 @@ class Timers(Struct):
         return self.due[0][0] if self.due else None
 
 
+class Stale(Struct):
+    """Targets, and Compose projects, whose merged labels are out of date until this step settles."""
+
+    targets: dict[str, None] = field(default_factory=dict)
+    projects: dict[str, None] = field(default_factory=dict)
+
+
 class Observed(Struct):
     """What Docker, the GPUs and the callers on the line showed us; gone with the process.
 
@@ -175,6 +183,7 @@ class Observed(Struct):
     by_target: dict[str, dict[str, None]] = field(default_factory=dict)
     unlabelled: dict[str, Container] = field(default_factory=dict)
     specs: dict[str, TargetSpec] = field(default_factory=dict)
+    stale: Stale = field(default_factory=Stale)
     runs: dict[str, Run] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
     retries: dict[str, Retry] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from supervisor.core.labels import TargetSpec
+from supervisor.core.labels import TargetSpec, current
 from supervisor.core.model import Container, Dependency, Lease
 from supervisor.core.state import State
 
@@ -16,14 +16,7 @@ LEAVING = frozenset({"removing", "dead"})
 
 def members(state: State, target: str) -> list[Container]:
     """Return the containers that make up ``target``: no one-offs, and one per place during a recreate (the newer)."""
-    by_place: dict[tuple[str, str, int | str], Container] = {}
-    for container in state.containers_of(target):
-        if container.one_off or container.status in LEAVING:
-            continue
-        known = by_place.get(container.place)
-        if known is None or (container.created_wall_ms, container.id) > (known.created_wall_ms, known.id):
-            by_place[container.place] = container
-    return list(by_place.values())
+    return current(container for container in state.containers_of(target) if container.status not in LEAVING)
 
 
 def spec_of(state: State, target: str) -> TargetSpec | None:

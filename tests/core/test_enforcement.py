@@ -318,3 +318,13 @@ def test_adopt_does_not_jump_the_queue():
     box.start("c-main")
 
     assert box.take() == [KillContainer("c-main")]
+
+
+def test_a_dependency_on_another_target_is_noticed_whichever_comes_first():
+    box = Box(container("a", project="p", depends_on=after("db")))
+    assert box.state.observed.specs["a"].valid
+    box.add(container("b", "db", project="p", master=True, healthcheck=True))
+
+    assert [problem.code for problem in box.state.observed.specs["a"].problems] == ["depends_on_other_target"]
+    box.remove("b-db")
+    assert box.state.observed.specs["a"].valid
