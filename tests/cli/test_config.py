@@ -6,18 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import (
-    SETTINGS,
-    Config,
-    ConfigError,
-    _default_engine,
-    is_loopback,
-    load,
-    parse_gpus,
-    parse_size_bytes,
-)
+from supervisor.config import Config, ConfigError, is_loopback, load
 from supervisor.core.model import Gpu
 from supervisor.core.values import BadValue
+from supervisor.settings import SETTINGS, _default_engine, parse_gpus, parse_size_bytes
 
 
 @pytest.fixture
@@ -361,7 +353,7 @@ def test_data_lie_under_var_lib_for_root_and_at_home_for_others(home, monkeypatc
 
 def test_the_engine_is_the_one_of_the_docker_command(tmp_path, monkeypatch):
     system, rootless = tmp_path / "system.sock", tmp_path / "docker.sock"
-    monkeypatch.setattr("supervisor.config.SYSTEM_ENGINE", f"unix://{system}")
+    monkeypatch.setattr("supervisor.settings.SYSTEM_ENGINE", f"unix://{system}")
     environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
 
     assert _default_engine(environ) == f"unix://{system}"

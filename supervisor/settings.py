@@ -1,0 +1,266 @@
+"""The one list of settings: flags, environment variables, TOML keys, their errors and the README come from it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from msgspec import Struct
+
+from supervisor.core.model import Gpu, Mode
+from supervisor.core.values import BadValue, parse_bool, parse_duration_ms, parse_int, parse_list, parse_mib, shown
+
+ENVIRONMENT_PREFIX = "GPU_SUPERVISOR_"
+SYSTEM_ENGINE = "unix:///var/run/docker.sock"
+
+GPUS_MAX = 64
+#: Linux: sockaddr_un.sun_path has 108 bytes, the last of them NUL (unix(7)).
+SOCKET_BYTES_MAX = 107
+
+Environment = Mapping[str, str]
+
+
+# ---- readers of single values: text -> value, or BadValue
+
+
+def parse_gpus(text: str) -> tuple[Gpu, ...]:
+    """Read ``auto``, or simulated GPUs: ``sim:1x24576``, count x MiB, several groups with commas.
+
+    ``auto`` is one exclusive GPU of unknown size: sizes are not checked then.
+
+    Raises:
+        BadValue: it is neither, or there are more than 64.
+    """
+    if text == "auto":
+        return (Gpu("auto"),)
+    hint = "write auto, or simulated GPUs as count x MiB: sim:1x24576 or sim:2x24576,1x8192"
+    if not text.startswith("sim:"):
+        raise BadValue(f'"{shown(text)}" names no GPUs', hint)
+    sizes_mib: list[int] = []
+    for group in text.removeprefix("sim:").split(","):
+        count, x, size = group.strip().partition("x")
+        if not x:
+            raise BadValue(f'"{shown(group)}" is not count x MiB', hint)
+        sizes_mib += [parse_mib(size)] * parse_int(count, 1, GPUS_MAX)
+        if len(sizes_mib) > GPUS_MAX:
+            raise BadValue(f"more than {GPUS_MAX} simulated GPUs", hint)
+    return tuple(
+        Gpu(f"SIM-{index}", index=index, name="simulated", total_mib=mib, used_mib=0)
+        for index, mib in enumerate(sizes_mib)
+    )
+
+
+def parse_size_bytes(text: str) -> int:
+    """Read ``512MiB`` or ``2GiB`` and return bytes. The unit must be said: nobody agrees on what a bare number is."""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})(MiB|GiB)", text)
+    if match is None:
+        raise BadValue(f'"{shown(text)}" is not a size', "write a whole number with its unit: 512MiB or 2GiB")
+    return int(match[1]) * {"MiB": 2**20, "GiB": 2**30}[match[2]]
+
+
+def _parse_host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,255}", text):
+        raise BadValue(f'"{shown(text)}" is not an address or a host name', "write an address alone: 127.0.0.1 or ::1")
+    return text
+
+
+def _parse_path(text: str) -> Path:
+    if "\0" in text:
+        raise BadValue(f'"{shown(text)}" is not a path')
+    return Path(text).expanduser().absolute()
+
+
+def _parse_socket(text: str) -> Path:
+    path = _parse_path(text.removeprefix("unix://"))
+    if len(os.fsencode(path)) > SOCKET_BYTES_MAX:
+        raise BadValue(f'"{shown(text)}" is too long for a unix socket', f"at most {SOCKET_BYTES_MAX} bytes")
+    return path
+
+
+def _parse_engine(text: str) -> str:
+    if not re.fullmatch(r"(unix:///|tcp://|http://)[^\s]+", text):
+        raise BadValue(
+            f'"{shown(text)}" is not the address of a container engine',
+            "write unix:///path/to/docker.sock or tcp://host:port; an engine behind ssh needs its socket forwarded",
+        )
+    return text
+
+
+def _parse_mode(text: str) -> str:
+    modes = get_args(Mode)
+    if text in modes:
+        return text
+    near = difflib.get_close_matches(text.strip().lower(), modes, n=1)
+    raise BadValue(
+        f'"{shown(text)}" is not a mode', (f"did you mean {near[0]}? " if near else "") + f"one of: {', '.join(modes)}"
+    )
+
+
+def _parse_points(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text):
+        raise BadValue(
+            f'"{shown(text)}" is not a number of points', "write points per minute: 1, 0.5, or 0 for no aging"
+        )
+    return float(text)
+
+
+def _parse_hosts(text: str) -> tuple[str, ...]:
+    names = parse_list(text)
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}|\[?[0-9a-fA-F:]{2,45}\]?", name):
+            raise BadValue(f'"{shown(name)}" is not a host name', "write names alone: no scheme, no port, no wildcard")
+    return names
+
+
+def _parse_prefix(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,60})\.", text):
+        raise BadValue(
+            f'"{shown(text)}" is not a prefix of labels', "lower-case letters and digits, ending with a dot: gpu."
+        )
+    return text
+
+
+def _parse_wait(text: str) -> int:
+    duration_ms = parse_duration_ms(text)
+    if not duration_ms:
+        raise BadValue(f'"{shown(text)}" is no time at all', "write a duration above zero: 10s")
+    return duration_ms
+
+
+# ---- the table
+
+Kind = Literal["text", "integer", "number", "duration", "boolean", "list"]
+TOML_TYPES: dict[Kind, tuple[type, ...]] = {
+    "text": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "duration": (str, int),
+    "boolean": (bool,),
+    "list": (list,),
+}
+#: How a value of each kind is written in TOML, for the sentence that asks for it.
+TOML_EXAMPLES: dict[Kind, str] = {
+    "text": 'a text in quotes: {} = "..."',
+    "integer": "a whole number without quotes: {} = 8080",
+    "number": "a number without quotes: {} = 1.5",
+    "duration": 'a duration in quotes, or whole seconds: {} = "10s"',
+    "boolean": "true or false without quotes: {} = true",
+    "list": 'a list of texts: {} = ["...", "..."]',
+}
+
+
+class Setting(Struct, frozen=True):
+    """One setting. ``read`` takes text from anywhere; an empty text is "not set".
+
+    ``default`` is what would be typed for it, or a function of the environment that ``default_words`` describes.
+    ``field`` is its name in ``Config`` where that carries a unit.
+    """
+
+    key: str
+    read: Callable[[str], Any]
+    default: str | Callable[[Environment], str]
+    meaning: str
+    kind: Kind = "text"
+    default_words: str = ""
+    field: str = ""
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.key.upper()
+
+    @property
+    def attribute(self) -> str:
+        return self.field or self.key
+
+    @property
+    def default_shown(self) -> str:
+        return self.default_words or (self.default if isinstance(self.default, str) and self.default else "none")
+
+
+def _default_data_dir(environ: Environment) -> str:
+    if os.geteuid() == 0:
+        return "/var/lib/gpu-supervisor"
+    state_home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
+    return f"{state_home}/gpu-supervisor"
+
+
+def _default_engine(environ: Environment) -> str:
+    """What the docker command would use (its contexts aside): DOCKER_HOST, the system's socket, a rootless one."""
+    if environ.get("DOCKER_HOST"):
+        return environ["DOCKER_HOST"]
+    rootless = Path(environ.get("XDG_RUNTIME_DIR") or "/nonexistent") / "docker.sock"
+    if not Path(SYSTEM_ENGINE.removeprefix("unix://")).exists() and rootless.exists():
+        return f"unix://{rootless}"
+    return SYSTEM_ENGINE
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("host", _parse_host, "127.0.0.1", "address to listen on; another than loopback needs `allow_remote`"),
+    Setting("port", lambda text: parse_int(text, 0, 65535), "8080", "TCP port; 0 takes a free one", "integer"),
+    Setting("socket", _parse_socket, "", "path of a unix socket to listen on as well (mode 0660)"),
+    Setting(
+        "data_dir",
+        _parse_path,
+        _default_data_dir,
+        "where the journal lies",
+        default_words="`/var/lib/gpu-supervisor` as root, else `$XDG_STATE_HOME/gpu-supervisor`",
+    ),
+    Setting(
+        "docker_host",
+        _parse_engine,
+        _default_engine,
+        "the container engine",
+        default_words="`$DOCKER_HOST`, else the socket of the system's engine, else of a rootless one",
+    ),
+    Setting("docker_write_host", _parse_engine, "", "another address for start, stop and kill (a second socket proxy)"),
+    Setting(
+        "gpus", parse_gpus, "auto", "`auto`: one GPU of unknown size; or simulated ones, count x MiB: `sim:1x24576`"
+    ),
+    Setting(
+        "enforce",
+        _parse_mode,
+        "stop",
+        "an unleased labelled container: `stop` it, only `observe` it, or `adopt` it while the GPU is idle",
+    ),
+    Setting(
+        "claim_window",
+        _parse_wait,
+        "10s",
+        "time in which the head of the queue may claim the GPU",
+        "duration",
+        field="claim_window_ms",
+    ),
+    Setting("aging", _parse_points, "1", "points of priority that a ticket gains per minute; 0 turns it off", "number"),
+    Setting("allowed_hosts", _parse_hosts, "", "more names that a `Host` header may carry, with commas", "list"),
+    Setting(
+        "allow_remote", parse_bool, "false", "listen beyond loopback, where everybody may do everything", "boolean"
+    ),
+    Setting("label_prefix", _parse_prefix, "gpu.", "what the names of the labels begin with"),
+    Setting("ttl_min", _parse_wait, "10s", "shortest TTL of a lease", "duration", field="ttl_min_ms"),
+    Setting("ttl_max", _parse_wait, "1h", "longest TTL of a lease", "duration", field="ttl_max_ms"),
+    Setting("queue_max", lambda text: parse_int(text, 1, 1_000_000), "20000", "most tickets at a time", "integer"),
+    Setting(
+        "journal_retention",
+        parse_duration_ms,
+        "30d",
+        "how long the audit is kept beyond what a start needs",
+        "duration",
+        field="journal_retention_ms",
+    ),
+    Setting(
+        "journal_retention_size",
+        parse_size_bytes,
+        "256MiB",
+        "how large it may grow",
+        field="journal_retention_bytes",
+    ),
+)
+BY_KEY = {setting.key: setting for setting in SETTINGS}
