@@ -25,6 +25,8 @@ from supervisor.core.step import step
 
 #: How many facts are kept in memory for the audit; older ones are read from the journal.
 RECENT_MAX = 20_000
+#: Facts in one batch at most: a batch is one record, and has to fit into a segment of the journal.
+BATCH_MAX = 4_096
 
 
 class Outbox(Struct):
@@ -85,8 +87,8 @@ class Kernel:
         """Hand out the gathered facts as one batch to be written and synced; None while one is under way."""
         if self._taken_seq is not None or not self.pending:
             return None
-        batch, self.pending = self.pending, []
-        self._taken_seq = self.state.durable.fact_seq
+        batch, self.pending = self.pending[:BATCH_MAX], self.pending[BATCH_MAX:]
+        self._taken_seq = self.state.durable.fact_seq - len(self.pending)
         return batch
 
     def freeze(self) -> tuple[bytes, int]:

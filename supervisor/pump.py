@@ -201,7 +201,7 @@ class Pump:
         if batch is not None:
             self._facts_since_snapshot += len(batch)
             snapshot = None
-            if self._facts_since_snapshot >= SNAPSHOT_FACTS:
+            if self._facts_since_snapshot >= SNAPSHOT_FACTS and not self.kernel.pending:
                 snapshot, self._facts_since_snapshot = self.kernel.freeze(), 0
             self._writer.put(batch, snapshot)
 
