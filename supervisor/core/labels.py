@@ -98,6 +98,8 @@ PROBLEMS = {
     "unknown_label": "Warning: there is no such label; the nearest known one is named.",
     "restart_policy": "Warning: Docker itself starts a container with `restart: always` or `unless-stopped` at boot, "
     'before anybody can judge it. `restart: "no"` leaves starting to the lease.',
+    "no_labels": "Nothing that was checked has any of these labels.",
+    "not_checked": "Warning: a labelled service was not checked, because it is in a profile that is not active.",
 }
 
 

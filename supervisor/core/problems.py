@@ -136,7 +136,7 @@ def who(container: str, service: str) -> str:
 
 
 def _names(containers: Sequence[Container]) -> str:
-    return _listed([who(container.name, container.service) for container in containers])
+    return _listed([who(container.name, container.service).removeprefix("container ") for container in containers])
 
 
 def _listed(items: Sequence[str]) -> str:
