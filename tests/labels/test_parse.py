@@ -1,0 +1,187 @@
+"""One container's labels: every problem at once, and none silently ignored."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from supervisor.core.labels import LABELS, PREFIX, PROBLEMS, UNKNOWN_MAX, Parsed, parse
+from supervisor.core.model import Problem
+from supervisor.core.values import shown
+
+
+def read(labels, prefix=PREFIX):
+    return parse(labels, container="comfy-llm-1", service="llm", prefix=prefix)
+
+
+def codes(parsed):
+    return [(problem.severity, problem.code, problem.label) for problem in parsed.problems]
+
+
+def test_a_container_without_our_labels_says_nothing():
+    assert read({"com.docker.compose.project": "comfy", "gpu": "x", "gpus.target": "x"}) == Parsed()
+
+
+def test_well_formed_labels_become_values():
+    labels = {
+        "gpu.target": "comfyui",
+        "gpu.healthcheck-master": "Yes",
+        "gpu.vram-mib": "8192",
+        "gpu.priority": "-5",
+        "traefik.enable": "maybe",
+    }
+
+    assert read(labels) == Parsed(target="comfyui", master=True, vram_mib=8192, priority=-5)
+
+
+def test_a_bad_value_names_container_service_label_value_reason_and_suggestion():
+    assert read({"gpu.target": "comfyui", "gpu.vram-mib": "8GiB"}) == Parsed(
+        target="comfyui",
+        problems=(
+            Problem(
+                code="bad_value",
+                message='container comfy-llm-1 (service llm) has a bad gpu.vram-mib: "8GiB" is not a whole number',
+                hint="write 8192: the unit is MiB",
+                target="comfyui",
+                container="comfy-llm-1",
+                service="llm",
+                label="gpu.vram-mib",
+                value="8GiB",
+            ),
+        ),
+    )
+
+
+def test_without_compose_the_service_is_not_named():
+    parsed = parse({"gpu.target": "x", "gpu.priority": ""}, container="train", service="train")
+
+    assert parsed.problems[0].message == 'container train has a bad gpu.priority: "" is not a whole number'
+
+
+def test_every_problem_is_told_at_once():
+    labels = {
+        "gpu.target": "comfyui",
+        "gpu.healthcheck-master": "",
+        "gpu.vram-mib": "0",
+        "gpu.priority": "1001",
+        "gpu.vram": "8GiB",
+    }
+
+    assert codes(read(labels)) == [
+        ("error", "bad_value", "gpu.healthcheck-master"),
+        ("error", "bad_value", "gpu.vram-mib"),
+        ("error", "bad_value", "gpu.priority"),
+        ("warning", "unknown_label", "gpu.vram"),
+    ]
+
+
+def test_a_malformed_target_leaves_no_target_and_nothing_else_counts():
+    parsed = read({"gpu.target": "Comfy UI", "gpu.healthcheck-master": "true", "gpu.priority": "x"})
+
+    assert codes(parsed) == [("error", "bad_target_name", "gpu.target"), ("error", "bad_value", "gpu.priority")]
+    assert (parsed.target, parsed.master) == (None, False)
+    assert all(problem.target is None for problem in parsed.problems)
+    assert parsed.problems[0].hint.startswith("did you mean comfy-ui?")
+
+
+def test_labels_without_a_target_are_a_warning_that_names_them():
+    parsed = read({"gpu.healthcheck-master": "true", "gpu.vram-mib": "8192"})
+
+    assert codes(parsed) == [("warning", "no_target", "gpu.target")]
+    assert "gpu.healthcheck-master, gpu.vram-mib but no gpu.target" in parsed.problems[0].message
+    assert (parsed.master, parsed.vram_mib) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("label", "hint"),
+    [
+        pytest.param("gpu.vram", "did you mean gpu.vram-mib?", id="too short"),
+        pytest.param("gpu.VRAM-MIB", "did you mean gpu.vram-mib?", id="names are compared exactly"),
+        pytest.param("gpu.vram_mib", "did you mean gpu.vram-mib?", id="an underscore"),
+        pytest.param("gpu.prioritiy", "did you mean gpu.priority?", id="a typing error"),
+        pytest.param("gpu.health-check.master", "did you mean gpu.healthcheck-master?", id="other separators"),
+        pytest.param("GPU.target", "did you mean gpu.target?", id="the prefix in capitals is still meant for us"),
+        pytest.param("gpu. target", "did you mean gpu.target?", id="a blank"),
+        pytest.param("gpu.xyz", "known are gpu.target, gpu.healthcheck-master,", id="like none of them"),
+        pytest.param("gpu.", "known are gpu.target, gpu.healthcheck-master,", id="only the prefix"),
+    ],
+)
+def test_an_unknown_label_is_a_warning_that_names_the_nearest(label, hint):
+    parsed = read({"gpu.target": "comfyui", label: "1"})
+
+    assert codes(parsed) == [("warning", "unknown_label", label)]
+    assert parsed.target == "comfyui"
+    assert parsed.problems[0].message == f'container comfy-llm-1 (service llm) has an unknown label "{label}"'
+    assert parsed.problems[0].hint.startswith(hint)
+
+
+def test_a_flood_of_unknown_labels_is_counted_and_not_told_one_by_one():
+    parsed = read({f"gpu.x{number:05}": "" for number in range(10_000)})
+
+    assert len(parsed.problems) == UNKNOWN_MAX + 1
+    assert f"has {10_000 - UNKNOWN_MAX} more unknown labels" in parsed.problems[-1].message
+
+
+def test_the_prefix_is_a_setting_and_appears_in_what_is_said():
+    labels = {"org.example.gpu.target": "comfyui", "org.example.gpu.vram-mib": "x", "gpu.priority": "bad"}
+
+    parsed = read(labels, prefix="org.example.gpu.")
+
+    assert parsed.target == "comfyui"
+    assert codes(parsed) == [("error", "bad_value", "org.example.gpu.vram-mib")]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param("x" * 1_000_000, id="a megabyte"),
+        pytest.param("9" * 1_000_000, id="a megabyte of digits"),
+        pytest.param("a," * 500_000, id="a megabyte of commas"),
+        pytest.param("\x00", id="NUL"),
+        pytest.param("\x1b]0;owned\x07\x1b[2J", id="terminal escapes"),
+        pytest.param("a\nlevel=error forged", id="a forged log line"),
+        pytest.param("<script>alert(1)</script>", id="HTML"),
+        pytest.param("\u202eevil", id="text that runs backwards"),
+        pytest.param("\udcff", id="half a character"),
+    ],
+)
+def test_hostile_text_is_refused_in_one_short_printable_line(hostile):
+    labels = {PREFIX + label.name: hostile for label in LABELS} | {PREFIX + hostile: hostile}
+
+    parsed = parse(labels, container=hostile, service=f"s{hostile}")
+
+    assert parsed.target is None
+    assert len(parsed.problems) == len(LABELS) + 1
+    for problem in parsed.problems:
+        texts = (problem.message, problem.hint, problem.container, problem.service, problem.label, problem.value or "")
+        assert all(text.isprintable() and len(text) < 600 for text in texts)
+
+
+NAMES = st.sampled_from([PREFIX + label.name for label in LABELS]) | st.builds(PREFIX.__add__, st.text(max_size=30))
+VALUES = (
+    st.sampled_from(["comfyui", "true", "off", "8192", "0", "-5", "8GiB", ""])
+    | st.from_regex(r"[-+]?[0-9]{1,25}", fullmatch=True)
+    | st.text(max_size=100)
+)
+
+
+@given(st.dictionaries(NAMES | st.text(max_size=20), VALUES, max_size=12), st.text(max_size=10))
+@example({"gpu.target": "x", "gpu.healthcheck-master": "false"}, "x")
+def test_no_label_set_crashes_anything_and_none_is_silently_ignored(labels, name):
+    parsed = parse(labels, container=name, service="")
+
+    told = {problem.label for problem in parsed.problems}
+    spoken = " ".join(problem.message for problem in parsed.problems)
+    without_target = parsed.target is None
+    for label in (label for label in labels if label.startswith(PREFIX)):
+        field = next((known.field for known in LABELS if PREFIX + known.name == label), None)
+        if field is None or label in told:
+            assert shown(label) in told
+        elif without_target:
+            assert label in spoken or "none of its labels counts" in spoken
+        else:
+            known = next(known for known in LABELS if known.field == field)
+            assert getattr(parsed, field) == known.parse(labels[label])
+    assert {problem.code for problem in parsed.problems} <= PROBLEMS.keys()
+    assert parse(dict(reversed(labels.items())), container=name, service="") == parsed
