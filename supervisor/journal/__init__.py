@@ -6,7 +6,10 @@
 
 from supervisor.journal.disk import Disk, OsDisk
 from supervisor.journal.errors import JournalBroken, JournalDamaged, JournalError, JournalLocked, JournalTooNew
+from supervisor.journal.inspection import Shown, SnapshotSeen, Torn, Verdict, show, verify
 from supervisor.journal.journal import Journal
+from supervisor.journal.recovery import Damage
+from supervisor.journal.salvage import Salvaged, salvage
 
 __all__ = [
     "Journal",
@@ -17,4 +20,13 @@ __all__ = [
     "JournalTooNew",
     "JournalDamaged",
     "JournalBroken",
+    "show",
+    "Shown",
+    "Torn",
+    "Damage",
+    "verify",
+    "Verdict",
+    "SnapshotSeen",
+    "salvage",
+    "Salvaged",
 ]

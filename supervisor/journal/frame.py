@@ -27,7 +27,8 @@ from msgspec import Struct
 #: The format of segments and snapshots that this code writes. It reads this and every older one.
 FORMAT = 1
 
-#: 0xC1 is the one byte that msgpack never uses, and no UTF-8 text contains it.
+#: 0xC1 is never in UTF-8 text, and never begins a msgpack value: a payload of texts and numbers cannot hold a record's
+#: header, whatever a caller put into the name of its owner.
 MAGIC = b"\xc1rec"
 HEAD = struct.Struct("<4sIIQQ")
 SUMS = struct.Struct("<II")
@@ -137,7 +138,8 @@ def judge(data: bytes, offset: int, chain: Chain) -> Ending:
     """Say what the place is where the good records end: a clean end, a torn tail or damage.
 
     Only the last write can be torn, and a write is one record into zeros: behind a torn record there are zeros. So
-    what lies behind it and was written later proves that the bad record had been synced, and is damage.
+    what lies behind it and was written later proves that the bad record had been synced, and is damage. One sound
+    header is proof enough: it has a checksum of its own, and no payload can hold one (see ``MAGIC``).
     """
     end = offset + len(data[offset:].rstrip(b"\0"))
     if end == offset:
@@ -149,9 +151,19 @@ def judge(data: bytes, offset: int, chain: Chain) -> Ending:
         return Ending("damaged", offset, end, reason)
     if head is not None and head.end < end:
         return Ending("damaged", offset, end, f"record {chain.seq} does not match its checksum, and it is not the last")
-    if head is None and next(behind(data, offset, chain), None) is not None:
+    if head is None and next(heads(data, offset), None) is not None:
         return Ending("damaged", offset, end, f"record {chain.seq} has no readable header, and it is not the last")
     return Ending("torn", offset, end, f"record {chain.seq} was not written to its end")
+
+
+def heads(data: bytes, offset: int) -> Iterator[Record]:
+    """Yield every sound header from ``offset`` on, whatever stands between."""
+    place = data.find(MAGIC, offset)
+    while place >= 0:
+        record = read_head(data, place)
+        if record is not None:
+            yield record
+        place = data.find(MAGIC, place + 1)
 
 
 def behind(data: bytes, offset: int, chain: Chain) -> Iterator[Record]:
@@ -165,16 +177,12 @@ def behind(data: bytes, offset: int, chain: Chain) -> Iterator[Record]:
     last_seq = chain.seq - 1
     if offset + RECORD_HEADER <= len(data):
         seed = SUMS.unpack_from(data, offset + HEAD.size)[1]
-    place = data.find(MAGIC, offset)
-    while place >= 0:
-        record = read_head(data, place)
-        if record is None or record.seq <= last_seq or record.end > len(data):
-            place = data.find(MAGIC, place + 1)
+    for record in heads(data, offset):
+        if record.seq <= last_seq:
             continue
         if seed is not None and verifies(data, record, seed):
             yield record
         seed, last_seq = record.checksum, record.seq
-        place = data.find(MAGIC, record.end)
 
 
 def encode_segment_header(header: SegmentHeader) -> bytes:

@@ -19,6 +19,9 @@ FACTS = msgspec.msgpack.Decoder(list[AnyFact])
 
 BEGINNING = Place(1, HEADER, Chain())
 
+#: How the name of a marker ends that is there while ``salvage`` works.
+UNFINISHED = ".unfinished"
+
 
 class Run(Struct, frozen=True):
     """Good records of one segment, from ``start`` to ``end``; ``chain`` is where it stands before the first."""
@@ -70,6 +73,10 @@ def recover(disk: Disk, directory: Path, version: str) -> Recovery:
         header = segment.header
         if header is not None and header.format > FORMAT:
             raise JournalTooNew(segment.name, header.version, version, f"format {header.format} is unknown to it")
+    for name in disk.list_directory(directory):
+        if name.endswith(UNFINISHED):
+            damage = Damage(name, 0, 0, "a salvage was interrupted: run it again")
+            return Recovery(segments, None, [], Walk([], Place(0, 0, Chain()), damage=damage))
     bad: list[Snapshot] = []
     for path in list_snapshots(disk, directory):
         snapshot = load(disk, path)

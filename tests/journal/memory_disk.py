@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -70,6 +70,20 @@ class MemoryDisk:
         self._unsynced_names: list[Naming] = []
         self._opened: dict[int, tuple[Path, Node]] = {}
         self._last_file = 0
+
+    @classmethod
+    def holding(cls, files: Mapping[Path, bytes]) -> MemoryDisk:
+        """Return a disk with these files on it, synced."""
+        disk = cls()
+        for path, data in files.items():
+            disk.directories |= set(path.parents)
+            disk.names[path] = Node(bytearray(data), bytearray(data))
+        disk.synced_names = dict(disk.names)
+        return disk
+
+    def contents(self) -> dict[Path, bytes]:
+        """Return every file as a reader sees it."""
+        return {path: bytes(node.data) for path, node in self.names.items()}
 
     # ---- names
 
