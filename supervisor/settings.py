@@ -177,6 +177,10 @@ class Setting(Struct, frozen=True):
         return ENVIRONMENT_PREFIX + self.key.upper()
 
     @property
+    def metavar(self) -> str:
+        return {"integer": "NUMBER", "number": "NUMBER", "duration": "TIME", "list": "NAMES"}.get(self.kind, "TEXT")
+
+    @property
     def attribute(self) -> str:
         return self.field or self.key
 

@@ -1,0 +1,169 @@
+"""``gpu-supervisor acquire``: hold a lease for as long as a person, or a command, needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+from supervisor.cli.borrower import Borrower, Held, Wish
+from supervisor.cli.connection import Line, Server
+from supervisor.cli.errors import FAILED, OK, LeaseLost
+from supervisor.cli.output import answer, clock_time, say
+
+#: A command whose lease was lost is asked to end, and after this time killed: somebody else has the GPU.
+COMMAND_GRACE_S = 10.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def acquire(wish: Wish, command: Sequence[str], *, detach: bool) -> int:
+    """Get the lease, hold it while ``command`` runs (or until a signal), give it back. Returns the exit status.
+
+    Raises:
+        SupervisorError: it could not be had, or was lost.
+    """
+    return asyncio.run(_acquire(wish, command, detach=detach))
+
+
+async def _acquire(wish: Wish, command: Sequence[str], *, detach: bool) -> int:
+    async with Line(Server.find()) as line:
+        borrower = Borrower(line, wish, say)
+        with Signals() as signals:
+            try:
+                held = await signals.unless_any(borrower.obtain())
+                if held is None:
+                    say(f"gave up waiting for {wish.name}")
+                    return 128 + signals.first
+                if detach and held.state != "ended":
+                    return _leave(borrower, held)
+                return await _use(borrower, held, command, signals)
+            finally:
+                await borrower.give_back()
+
+
+def _leave(borrower: Borrower, held: Held) -> int:
+    """Print the token, the only line on stdout, and leave the lease to whoever has it."""
+    token, borrower.token = borrower.token, None
+    expires = f" at {clock_time(held.expires_at)}" if held.expires_at else ""
+    say(f"{granted(borrower.wish, held)}; it expires{expires} unless it is renewed: POST /v1/lease/TOKEN/renew")
+    answer(token or "")
+    return OK
+
+
+async def _use(borrower: Borrower, held: Held, command: Sequence[str], signals: Signals) -> int:
+    if held.state == "ended":
+        # A job that was over before its healthcheck saw it: there is nothing left to hold.
+        borrower.token = None
+        say(f"{borrower.wish.name} is done ({held.reason or 'ended'})")
+        return OK
+    say(granted(borrower.wish, held))
+    if command:
+        return await _run(borrower, command, signals)
+    say("held until Ctrl-C")
+    try:
+        await signals.unless_any(borrower.keep())
+    except LeaseLost as lost:
+        if lost.reason == "target_completed":
+            borrower.token = None
+            say(f"{borrower.wish.name} is done")
+            return OK
+        raise
+    say(f"releasing {borrower.wish.name}")
+    return OK
+
+
+def granted(wish: Wish, held: Held) -> str:
+    where = f" on {', '.join(held.gpus)}" if held.gpus else ""
+    state = "yours" if wish.target is None else held.state
+    return f"{wish.name} is {state}: lease {held.id}{where}, fence {held.fence}"
+
+
+async def _run(borrower: Borrower, command: Sequence[str], signals: Signals) -> int:
+    """Run the command under the lease and return its status as a shell would; end it if the lease is lost."""
+    if signals.first:
+        return 128 + signals.first
+    try:
+        process = await asyncio.create_subprocess_exec(*command)
+    except OSError as error:
+        say(f"error: {command[0]}: {(error.strerror or str(error)).lower()}")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    ended = asyncio.create_task(process.wait())
+    keeping = asyncio.create_task(borrower.keep())
+    signals.forward_to(process)
+    try:
+        await asyncio.wait((ended, keeping), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            await _end(process)
+            keeping.result()
+        status = ended.result() if ended.done() else FAILED
+        return 128 - status if status < 0 else status
+    finally:
+        signals.forward_to(None)
+        keeping.cancel()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+        try:
+            async with asyncio.timeout(COMMAND_GRACE_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP as events, so that what is held is given back before we go."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        self._any = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+
+    def __enter__(self) -> Signals:
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._received, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def forward_to(self, process: asyncio.subprocess.Process | None) -> None:
+        """From here on signals are the command's: how it ends is its own business, and then we end as well."""
+        self._process = process
+        if process is not None and self.first:
+            process.send_signal(self.first)
+
+    async def unless_any(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Return what ``work`` returns, or None once a signal has come (``first`` says which)."""
+        doing = asyncio.create_task(work)
+        waiting = asyncio.create_task(self._any.wait())
+        try:
+            await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
+            return doing.result() if doing.done() else None
+        finally:
+            waiting.cancel()
+            doing.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await doing
+
+    def _received(self, number: signal.Signals) -> None:
+        self.first = self.first or int(number)
+        self._any.set()
+        # A Ctrl-C at a terminal goes to the whole foreground group: the command has had it already.
+        if self._process is not None and not (number == signal.SIGINT and _in_foreground()):
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+def _in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False

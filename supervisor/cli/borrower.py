@@ -1,0 +1,250 @@
+"""One lease from its owner's side: ask, wait for the turn, renew, give back.
+
+A busy GPU is waited for with a ticket, whose token is known at once: so a Ctrl-C can cancel it, and a server that is
+restarted meanwhile finds it again in its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+
+from msgspec import Struct
+
+from supervisor.cli.connection import Line
+from supervisor.cli.errors import LeaseLost, Refused, Unreachable
+from supervisor.cli.output import clock_time
+from supervisor.core.errors import SupervisorError
+
+#: One claim stays on the line for this long, then it is made again: a dead line is noticed by then.
+CLAIM_S = 30
+#: What a start may take (evictions, images' own start-up, healthchecks) before the server gives up and says so.
+READY_S = 900
+#: How much later than it said a server's answer may come.
+LATE_S = 30.0
+#: How often the place in the queue is looked at, and how soon something that failed is tried again.
+LOOK_S = 1.0
+RETRY_S = 1.0
+#: How long giving back is tried; the TTL does it otherwise.
+GIVE_BACK_S = 5.0
+ASK_TRIES = 3
+
+#: Refusals that leave a ticket in the queue.
+STILL_QUEUED = frozenset(
+    {"gpu_busy", "scheduler_timeout", "engine_unavailable", "gpu_dirty", "storage_full", "shutting_down"}
+)
+QUEUED = frozenset({"queued", "claimable"})
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """What is asked for. ``target`` None is a bare lease; ``wait_s`` None waits as long as it takes."""
+
+    target: str | None
+    owner: str
+    priority: int | None
+    ttl_s: int
+    wait_s: int | None
+    wait_ready: bool
+
+    @property
+    def name(self) -> str:
+        return self.target or "the GPU"
+
+
+class Held(Struct, frozen=True):
+    """A lease or a ticket as the server answers it; ``GET`` leaves the token out."""
+
+    state: str
+    token: str = ""
+    id: str = ""
+    fence: int | None = None
+    gpus: tuple[str, ...] = ()
+    ttl_seconds: float | None = None
+    expires_at: str | None = None
+    reason: str | None = None
+    position: int | None = None
+    why: str | None = None
+    until: str | None = None
+
+
+class Renewed(Struct, frozen=True):
+    ttl_seconds: float
+
+
+class Answered(Struct, frozen=True):
+    """An answer whose content does not matter."""
+
+
+class Borrower:
+    """``token`` is what is held, or None. ``say`` gets one line of progress at a time."""
+
+    def __init__(self, line: Line, wish: Wish, say: Callable[[str], None]) -> None:
+        self.line = line
+        self.wish = wish
+        self.token: str | None = None
+        self._say = say
+        self._ttl_s = float(wish.ttl_s)
+
+    # ---- getting it
+
+    async def obtain(self) -> Held:
+        """Ask for the lease and wait for it as long as was wished.
+
+        Raises:
+            Refused: it cannot be had, or not in the time that was wished for it (``retryable``).
+            Unreachable: no server answered the first question. Later ones are repeated.
+        """
+        deadline = math.inf if self.wish.wait_s is None else time.monotonic() + self.wish.wait_s
+        while True:
+            held = await self._ask()
+            if held.state not in QUEUED:
+                return self._granted(held)
+            try:
+                return self._granted(await self._wait(deadline))
+            except Refused as refusal:
+                # The line was cut for longer than a claim window. A place is not worth giving up for that.
+                if refusal.code != "ticket_expired":
+                    raise
+                self._say("its turn came while the line was cut: queueing again")
+
+    async def _ask(self) -> Held:
+        """The same Idempotency-Key for every try: one whose answer was lost must not become a second lease."""
+        wish = self.wish
+        body = {
+            "target": wish.target,
+            "owner": wish.owner,
+            "priority": wish.priority,
+            "ttl_seconds": wish.ttl_s,
+            "wait_ready": wish.wait_ready,
+            "queue": wish.wait_s != 0,
+        }
+        key = {"Idempotency-Key": str(uuid.uuid4())}
+        for tries_left in reversed(range(ASK_TRIES)):
+            try:
+                held = await self.line.ask(
+                    "POST",
+                    "/v1/lease",
+                    Held,
+                    json={name: value for name, value in body.items() if value is not None},
+                    headers=key,
+                    answer_s=READY_S + LATE_S,
+                )
+            except Unreachable as error:
+                if not error.asked or not tries_left:
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.token = held.token
+                return held
+        raise AssertionError("the last try returns or raises")
+
+    def _granted(self, held: Held) -> Held:
+        self.token = held.token or self.token
+        self._ttl_s = held.ttl_seconds or self._ttl_s
+        return held
+
+    async def _wait(self, deadline: float) -> Held:
+        announcing = asyncio.create_task(self._announce())
+        try:
+            return await self._claim(deadline)
+        finally:
+            announcing.cancel()
+
+    async def _claim(self, deadline: float) -> Held:
+        cut = False
+        while True:
+            asked_at = time.monotonic()
+            wait_s = max(0, math.ceil(min(CLAIM_S, deadline - asked_at)))
+            trouble: SupervisorError
+            try:
+                return await self.line.ask(
+                    "POST",
+                    f"/v1/lease/{self.token}/claim",
+                    Held,
+                    json={"wait_seconds": wait_s},
+                    answer_s=wait_s + READY_S + LATE_S,
+                )
+            except Refused as refusal:
+                if refusal.code not in STILL_QUEUED:
+                    raise
+                trouble, cut = refusal, False
+            except Unreachable as error:
+                if not cut:
+                    self._say(f"{error}; its place in the queue is kept, trying again")
+                trouble, cut = error, True
+            if time.monotonic() >= deadline:
+                raise trouble
+            # A refusal that comes at once (a server that shuts down) must not make us spin.
+            await asyncio.sleep(max(0.0, RETRY_S - (time.monotonic() - asked_at)))
+
+    async def _announce(self) -> None:
+        """Say what changes about our place, for as long as we wait. Trouble on the line is the claim's to report."""
+        said = ""
+        while True:
+            with suppress(Refused, Unreachable):
+                line = describe(self.wish, await self.line.ask("GET", f"/v1/lease/{self.token}", Held))
+                if line != said:
+                    self._say(line)
+                said = line
+            await asyncio.sleep(LOOK_S)
+
+    # ---- having it
+
+    async def keep(self) -> None:
+        """Renew at a third of the TTL until cancelled.
+
+        A server that is away is waited for: it hands out nothing meanwhile, and every lease gets a fresh TTL when
+        it comes back.
+
+        Raises:
+            LeaseLost: the lease has ended: released by somebody else, expired, or its target is gone.
+        """
+        cut = False
+        while True:
+            await asyncio.sleep(min(RETRY_S, self._ttl_s / 3) if cut else self._ttl_s / 3)
+            try:
+                answer = await self.line.ask("POST", f"/v1/lease/{self.token}/renew", Renewed)
+            except Unreachable as error:
+                if not cut:
+                    self._say(f"{error}; the lease is kept, trying again")
+                cut = True
+            except Refused as refusal:
+                if not refusal.retryable:
+                    raise LeaseLost(self.wish.name, refusal) from None
+            else:
+                if cut:
+                    self._say("the server answers again")
+                cut, self._ttl_s = False, answer.ttl_seconds
+
+    # ---- giving it back
+
+    async def give_back(self) -> None:
+        """End the lease or cancel the ticket. What cannot be told ends by its TTL; that is said."""
+        token, self.token = self.token, None
+        if token is None:
+            return
+        deadline = time.monotonic() + GIVE_BACK_S
+        while True:
+            try:
+                await self.line.ask("DELETE", f"/v1/lease/{token}", Answered)
+            except (Unreachable, Refused) as error:
+                if time.monotonic() >= deadline:
+                    self._say(f"could not release it ({error}): it ends by itself within {self._ttl_s:g} s")
+                    return
+                await asyncio.sleep(RETRY_S / 2)
+            else:
+                return
+
+
+def describe(wish: Wish, held: Held) -> str:
+    """One line about a ticket or a lease that is not ready yet."""
+    if held.state not in QUEUED:
+        return f"{wish.name}: {held.state}"
+    place = "" if held.position is None else f" at place {held.position + 1}"
+    why = f": {held.why}" if held.why else ""
+    until = f" (until {clock_time(held.until)})" if held.until else ""
+    return f"waiting for {wish.name}{place}{why}{until}"
