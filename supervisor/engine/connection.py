@@ -14,7 +14,7 @@ import requests
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from msgspec import Struct
 
-from supervisor.engine.errors import ContainerMissing, EngineRefused, translated
+from supervisor.engine.errors import EngineRefused, refusal, translated
 
 T = TypeVar("T")
 
@@ -130,4 +130,4 @@ def _refusal(status: int, body: bytes) -> EngineRefused:
         words = msgspec.json.decode(body, type=_Message).message
     except msgspec.DecodeError:
         words = body.decode(errors="replace").strip()[:500]
-    return (ContainerMissing if status == 404 else EngineRefused)(status, words or f"HTTP {status}")
+    return refusal(status, words or f"HTTP {status}")

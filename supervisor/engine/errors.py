@@ -43,6 +43,14 @@ class EngineUnreachable(EngineError):
     pass
 
 
+def refusal(status: int, words: str) -> EngineRefused:
+    """Tell a missing container from every other 404: of a start the network may be missing, and then the container is
+    still there; and what is no engine at all answers 404 to everything.
+    """
+    missing = status == 404 and "no such container" in words.lower()
+    return (ContainerMissing if missing else EngineRefused)(status, words)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn what the SDK, requests, urllib3 and the socket raise into the four above.
@@ -53,9 +61,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except docker.errors.APIError as error:
-        status = error.status_code or 0
-        words = str(error.explanation or error)
-        raise (ContainerMissing if status == 404 else EngineRefused)(status, words) from error
+        raise refusal(error.status_code or 0, str(error.explanation or error)) from error
     except requests.ConnectTimeout as error:
         raise EngineUnreachable("the engine accepts no connection in time") from error
     except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:

@@ -6,8 +6,11 @@ last of them. Overflow is not an error: everything that was waiting becomes one 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
 
 #: The item that stands for "list everything"; ids are hexadecimal, so it is none.
 LIST = "list"
@@ -28,7 +31,6 @@ class Pending:
         self._out: set[str] = set()
         self._closed = False
         self._changed = threading.Condition()
-        self.overflows = 0
 
     def hint(self, container_id: str) -> None:
         """Called by the event reader: never blocks for longer than it takes to change a dictionary."""
@@ -37,7 +39,7 @@ class Pending:
             if len(self._hints) > self._limit:
                 self._hints.clear()
                 self._list_wanted = True
-                self.overflows += 1
+                logger.warning("more than %d containers have news: listing them all instead", self._limit)
             self._changed.notify()
 
     def list_all(self) -> None:

@@ -44,13 +44,13 @@ def test_what_is_out_is_not_handed_out_again_before_it_is_done():
     assert pending.take() == ("c1", True)
 
 
-def test_overflow_becomes_one_list():
+def test_overflow_becomes_one_list_and_is_said_out_loud(caplog: pytest.LogCaptureFixture):
     pending = Pending(limit=3)
     for number in range(4):
         pending.hint(f"c{number}")
 
-    assert pending.overflows == 1
     assert pending.take() == (LIST, False)
+    assert caplog.messages == ["more than 3 containers have news: listing them all instead"]
 
 
 def test_a_closed_pending_wakes_everybody():

@@ -26,14 +26,16 @@ def told(message: str) -> bytes:
     [
         pytest.param(StartContainer(ID), (204, b""), "done", id="started"),
         pytest.param(StartContainer(ID), (304, b""), "done", id="it ran already"),
-        pytest.param(StartContainer(ID), (404, told("gone")), "gone", id="start of nothing"),
+        pytest.param(StartContainer(ID), (404, told("No such container: x")), "gone", id="start of nothing"),
+        pytest.param(StartContainer(ID), (404, told("network x not found")), "refused", id="its network is gone"),
         pytest.param(StartContainer(ID), (400, told("bad mount")), "refused", id="the engine cannot start it"),
         pytest.param(StartContainer(ID), (403, told("denied")), "refused", id="a plugin or proxy denies it"),
         pytest.param(StartContainer(ID), (409, told("marked for removal")), "refused", id="a start conflicts"),
         pytest.param(StopContainer(ID, 0), (304, b""), "done", id="it was stopped already"),
         pytest.param(StopContainer(ID, 0), (500, told("no exit event")), "refused", id="it will not die"),
         pytest.param(KillContainer(ID), (409, told("is not running")), "done", id="kill of a stopped one"),
-        pytest.param(KillContainer(ID), (404, told("gone")), "gone", id="kill of nothing"),
+        pytest.param(KillContainer(ID), (404, told("No such container: x")), "gone", id="kill of nothing"),
+        pytest.param(KillContainer(ID), (404, b"page not found"), "refused", id="this is no engine"),
         pytest.param(KillContainer(ID), (500, told("no exit event")), "refused", id="kill without an end"),
     ],
 )

@@ -181,6 +181,20 @@ def test_a_kill_of_a_stopped_container_is_a_conflict_and_of_none_not_found(api, 
         api.kill("0" * 64)
 
 
+def test_a_start_may_be_not_found_although_the_container_is_there(api, box, unique):
+    """Then 404 is about its network, and only the words tell."""
+    network = api.create_network(unique, driver="bridge", internal=True)["Id"]
+    host = api.create_host_config(network_mode=network)
+    one = api.create_container(IMAGE, ["sleep", "9"], name=f"{unique}-networked", host_config=host)["Id"]
+    api.remove_network(network)
+
+    with pytest.raises(docker.errors.NotFound, match=r"network .* not found"):
+        api.start(one)
+    assert state(api, one)["Status"] == "created"
+    with pytest.raises(docker.errors.NotFound, match="No such container"):
+        api.inspect_container("0" * 64)
+
+
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_a_crash_loop_ends_for_good_by_a_kill_or_a_stop(api, box, until, end: str):
     one = box(("sh", "-c", "exit 3"), policy="always")
