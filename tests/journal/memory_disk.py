@@ -57,13 +57,13 @@ class MemoryDisk:
     ``capacity``: bytes that all files together may have; beyond it a write is short, then ENOSPC.
     ``before``: called with (operation, path) before each operation that changes something or syncs; it may raise, an
     ``OSError`` to have it fail, or an error of the test's own to "cut the power" there.
-    ``at_most``: called with the size of a write; what it returns is written of it (a short write).
+    ``at_most``: called with path and size of a write; what it returns is written of it (a short write).
     """
 
     def __init__(self, capacity: int | None = None) -> None:
         self.capacity = capacity
         self.before: Callable[[str, Path], None] = lambda operation, path: None
-        self.at_most: Callable[[int], int] = lambda size: size
+        self.at_most: Callable[[Path, int], int] = lambda path, size: size
         self.names: dict[Path, Node] = {}
         self.synced_names: dict[Path, Node] = {}
         self.directories: set[Path] = set()
@@ -160,7 +160,7 @@ class MemoryDisk:
     def write(self, file: int, data: bytes, offset: int) -> int:
         path, node = self._opened[file]
         self.before("write", path)
-        size = min(self.at_most(len(data)), self._room_for(node, offset, len(data)))
+        size = min(self.at_most(path, len(data)), self._room_for(node, offset, len(data)))
         if size <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         self._change(node, offset, bytes(data[:size]))
