@@ -1,0 +1,237 @@
+"""Callers of the simulated supervisor: each a short story with its own character, told by one seed.
+
+``Line`` is what lies between them and the supervisor: requests and answers take a moment, connections break, and a
+hang-up is noticed within a second. While the box is ``calm`` nobody begins anything new, and holders give back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from supervisor.core.inputs import Acquire, Claim, Evict, ForceRelease, Release, Renew, Request
+from supervisor.core.model import Terms
+from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed, Reply
+from tests.simulation.incarnation import Incarnation
+from tests.simulation.ledger import require
+from tests.simulation.timeline import Script, Timeline
+
+NOTICE_MS = 1_000
+TARGETS_NOBODY_HAS = ("comfyiu", "")
+
+
+class Site(Protocol):
+    """Where the callers live: the supervisor of the moment, if there is one, and whether they should come to an end."""
+
+    timeline: Timeline
+    rng: random.Random
+    calm: bool
+
+    @property
+    def life(self) -> Incarnation | None: ...
+    @property
+    def targets(self) -> list[str]: ...
+
+
+class Callers:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._rng = site.rng
+        self._proposed = 0
+        self._keys: dict[str, str] = {}
+
+    # ---- the line
+
+    def _ask(self, make: Callable[[int], Request], patience_ms: int | None = None) -> Callable[..., None]:
+        """Ask, and hang up when patience is over. The result is the reply, or None if there was none."""
+
+        def begin(resume: Callable[[Reply | None], object]) -> None:
+            life = self._site.life
+            if life is None:
+                resume(None)
+                return
+            answered = False
+
+            def arrive(reply: Reply | None) -> None:
+                nonlocal answered
+                if not answered:
+                    answered = True
+                    resume(reply)
+
+            request_id = life.ask(make, arrive)
+            if patience_ms is not None:
+                notice_ms = self._rng.randint(0, NOTICE_MS)
+                self._site.timeline.after(patience_ms, lambda: None if answered else life.leave(request_id, notice_ms))
+
+        return begin
+
+    def _target(self) -> str | None:
+        luck = self._rng.random()
+        if luck < 0.08:
+            return None
+        if luck < 0.1:
+            return "comfyiu"
+        return self._rng.choice(self._site.targets)
+
+    def _terms(self, target: str | None, key: str | None = None) -> Terms:
+        rng = self._rng
+        return Terms(
+            target=target,
+            owner=f"caller-{rng.randint(1, 5)}",
+            priority=rng.choice((-5, 0, 0, 0, 1, 20)),
+            ttl_ms=rng.choice((1_000, 10_000, 20_000, 45_000)),
+            wait_ready=rng.random() < 0.7,
+            ready_timeout_ms=rng.choice((5_000, 20_000, 40_000)),
+            scope=key,
+            body=key and f"body of {key}",
+        )
+
+    def _acquire(
+        self, terms: Terms, *, wait_ms: int = 0, ticket: bool = False, patience_ms: int | None = None
+    ) -> Callable[..., None]:
+        self._proposed += 1
+        id_ = f"l{self._proposed}"
+
+        def make(request_id: int) -> Acquire:
+            return Acquire(
+                request_id=request_id,
+                id=id_,
+                token_hash=f"th-{id_}",
+                terms=terms,
+                priority_given=bool(terms.priority),
+                wait_ms=wait_ms,
+                on_busy="ticket" if ticket else "refuse",
+            )
+
+        return self._ask(make, patience_ms)
+
+    # ---- what every holder does
+
+    def _hold(self, granted: Granted) -> Script:
+        """Use the GPU for a while, renewing or refreshing; then give it back, or die without a word."""
+        rng, token = self._rng, granted.lease.token_hash
+        if granted.state == "ended":
+            return
+        target, ttl_ms = granted.lease.target, granted.lease.terms.ttl_ms
+        until_ms = self._site.timeline.at_ms + rng.choice((0, 3_000, 15_000, 40_000))
+        dies = rng.random() < 0.25
+        refreshes = rng.random() < 0.3
+        while self._site.timeline.at_ms < until_ms and not self._site.calm:
+            yield min(ttl_ms // 3, 10_000)
+            if refreshes:
+                new_ttl_ms = rng.choice((None, 15_000, 30_000))
+                reply = yield self._ask(self._claim(token, refresh=True, target=target, ttl_ms=new_ttl_ms), 60_000)
+            else:
+                reply = yield self._ask(lambda request_id: Renew(request_id, token))
+            if isinstance(reply, Refused):
+                return
+        if not dies or self._site.calm:
+            yield from self._give_back(token)
+
+    def _give_back(self, token: str) -> Script:
+        for _ in range(20):
+            reply = yield self._ask(lambda request_id: Release(request_id, token))
+            if reply is not None:
+                require(isinstance(reply, Released | Refused), "a release is answered as one")
+                return
+            yield 500
+
+    @staticmethod
+    def _claim(token: str, **values: object) -> Callable[[int], Claim]:
+        return lambda request_id: Claim(request_id=request_id, token_hash=token, **values)  # type: ignore[arg-type]
+
+    # ---- the characters
+
+    def plain(self) -> Script:
+        """The plain contract: acquire, poll with the token where it is busy, refresh, release."""
+        target = self._target()
+        granted = yield self._acquire(self._terms(target), ticket=self._rng.random() < 0.7, patience_ms=120_000)
+        if isinstance(granted, Queued):
+            granted = yield from self._poll(granted, target)
+        if isinstance(granted, Granted):
+            yield from self._hold(granted)
+
+    def _poll(self, queued: Queued, target: str | None) -> Script:
+        """Come back with a ticket until its turn comes; some lose interest, with or without saying so."""
+        token = f"th-{queued.ticket_id}"
+        every_ms = self._rng.choice((1_000, 4_000, 15_000))
+        for _ in range(self._rng.choice((2, 10, 30))):
+            yield every_ms
+            if self._site.calm:
+                break
+            reply = yield self._ask(self._claim(token, refresh=True, target=target), 120_000)
+            if isinstance(reply, Granted) or (isinstance(reply, Refused) and not reply.refusal.retryable):
+                return reply
+        if self._rng.random() < 0.5:
+            yield from self._give_back(token)
+        return None
+
+    def waiter(self) -> Script:
+        """Stay on the line until the GPU is granted; some hang up at any moment."""
+        wait_ms = self._rng.choice((500, 5_000, 30_000, 60_000))
+        patience_ms = self._rng.choice((None, None, self._rng.randint(1, 40_000), self._rng.randint(1, 2_000)))
+        reply = yield self._acquire(
+            self._terms(self._target()), wait_ms=wait_ms, ticket=self._rng.random() < 0.3, patience_ms=patience_ms
+        )
+        if isinstance(reply, Queued):
+            reply = yield from self._claim_on_the_line(f"th-{reply.ticket_id}")
+        if isinstance(reply, Granted):
+            yield from self._hold(reply)
+
+    def _claim_on_the_line(self, token: str) -> Script:
+        wait_ms = self._rng.choice((0, 2_000, 20_000))
+        patience_ms = self._rng.choice((None, self._rng.randint(1, 20_000)))
+        for _ in range(3):
+            reply = yield self._ask(self._claim(token, wait_ms=wait_ms), patience_ms)
+            if isinstance(reply, Granted) or self._site.calm:
+                return reply
+            yield 2_000
+        return None
+
+    def ticket(self) -> Script:
+        """Take a ticket at once, and claim it on the line later."""
+        reply = yield self._acquire(self._terms(self._target()), ticket=True)
+        if isinstance(reply, Queued):
+            yield self._rng.randint(0, 5_000)
+            reply = yield from self._claim_on_the_line(f"th-{reply.ticket_id}")
+        if isinstance(reply, Granted):
+            yield from self._hold(reply)
+
+    def keyed(self) -> Script:
+        """Try again with the same idempotency key until there is an answer: never a second lease."""
+        self._proposed += 1
+        key = f"key-{self._proposed}"
+        terms = self._terms(self._target(), key)
+        wait_ms = self._rng.choice((0, 3_000, 20_000))
+        for _ in range(4):
+            patience_ms = self._rng.choice((None, self._rng.randint(1, 10_000)))
+            reply = yield self._acquire(terms, wait_ms=wait_ms, ticket=True, patience_ms=patience_ms)
+            if isinstance(reply, Granted):
+                known = self._keys.setdefault(key, reply.lease.id)
+                require(known == reply.lease.id, "a retry with the same key gets the same lease, never a second one")
+                yield from self._hold(reply)
+                return
+            if self._site.calm:
+                return
+            yield self._rng.randint(0, 3_000)
+
+    def operator(self) -> Script:
+        """Force-release and evict, whoever it hits."""
+        target = self._target()
+        if self._rng.random() < 0.5:
+            yield self._ask(lambda request_id: ForceRelease(request_id, target))
+        else:
+            yield self._ask(lambda request_id: Evict(request_id, target or "nobody"))
+
+    def stranger(self) -> Script:
+        """Come with a token that nobody gave out."""
+        for request in (Renew, Release):
+            reply = yield self._ask(lambda request_id, request=request: request(request_id, "th-none"))  # type: ignore[misc]
+            require(not isinstance(reply, Renewed | Granted), "a token that nobody gave out is no good")
+        yield self._ask(self._claim("th-none", refresh=True))
+
+    def anybody(self) -> Script:
+        characters = (self.plain, self.plain, self.waiter, self.waiter, self.ticket, self.keyed, self.keyed)
+        rare = (self.operator, self.stranger)
+        return self._rng.choice(rare if self._rng.random() < 0.06 else characters)()

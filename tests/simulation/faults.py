@@ -1,0 +1,216 @@
+"""What goes wrong in a history: a swarm. Each seed enables some faults and leaves the others alone.
+
+A history with every fault at once never gets anywhere; with a few at a time each combination is met some day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from supervisor.core.inputs import ShutDown, StorageFull
+from tests.simulation import daemon
+from tests.simulation.timeline import Script
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+def enable(world: World) -> None:
+    """Let the seed choose what goes wrong, and begin it."""
+    rng = world.rng
+    for trouble in (_lines, _calls, _memory):
+        if rng.random() < 0.4:
+            trouble(world)
+    chosen = [script for script in SCRIPTS if rng.random() < 0.25]
+    for script in chosen:
+        world.timeline.drive(_repeat(world, script))
+
+
+def _repeat(world: World, script: Callable[[World], Script]) -> Script:
+    mean_ms = world.rng.choice((8_000, 25_000, 60_000))
+    while not world.calm:
+        yield world.rng.randint(0, 2 * mean_ms)
+        if not world.calm:
+            world.rules.unwell()
+            yield from script(world)
+            world.rules.unwell()
+
+
+def heal(world: World) -> None:
+    """End everything that is wrong now; scripts that are in the middle of something come to an end by themselves."""
+    box = world.box
+    box.noise.lost = box.noise.doubled = 0.0
+    trouble = box.trouble
+    trouble.unreachable = trouble.refused = trouble.unanswered = trouble.late = trouble.slow = 0.0
+    trouble.sync_ms = 3
+    box.gpu.mend()
+    world.timeline.drive(_mend_processes(world))
+
+
+def _mend_processes(world: World) -> Script:
+    """Processes that would not die do, and what starts to hang later on is none of ours."""
+    for container in list(world.box.engine.containers.values()):
+        container.unkillable = False
+    yield 0
+
+
+# ---- troubles that last for the whole history
+
+
+def _lines(world: World) -> None:
+    noise, rng = world.box.noise, world.rng
+    noise.lost = rng.choice((0.0, 0.0, 0.02, 0.3))
+    noise.doubled = rng.choice((0.0, 0.3))
+    noise.event_ms = rng.choice((1, 3, 80))
+    noise.answer_ms = rng.choice((2, 8, 80))
+
+
+def _calls(world: World) -> None:
+    trouble, rng = world.box.trouble, world.rng
+    for chance in ("unreachable", "refused", "unanswered", "late", "slow"):
+        if rng.random() < 0.4:
+            setattr(trouble, chance, rng.choice((0.05, 0.2)))
+    if rng.random() < 0.5:
+        trouble.sync_ms = rng.choice((50, 1_000, 5_000))
+
+
+def _memory(world: World) -> None:
+    world.box.gpu.late = world.rng.choice((0.1, 0.5))
+    world.box.gpu.never = world.rng.choice((0.0, 0.0, 0.1))
+
+
+# ---- scripts
+
+
+def crash(world: World) -> Script:
+    """kill -9, and a start a while later."""
+    world.crash()
+    yield world.rng.choice((1, 500, 8_000))
+    world.start()
+
+
+def stop_in_peace(world: World) -> Script:
+    """SIGTERM: held requests are answered, leases and containers stay."""
+    life = world.life
+    if life is None:
+        return
+    life.post(ShutDown("terminated"))
+    yield 20 + world.box.trouble.sync_ms * 2
+    if life is world.life:
+        world.rules.shut_down()
+        world.crash()
+    yield world.rng.choice((100, 3_000))
+    world.start()
+
+
+def damaged(world: World) -> Script:
+    """A start with a damaged journal: known holders are enforced, nothing is granted, until it is mended."""
+    world.crash()
+    yield 500
+    world.start("a bad record in the middle")
+    yield 10_000
+    world.crash()
+    yield 100
+    world.start()
+
+
+def reboot(world: World) -> Script:
+    """The power fails. Docker's own starts come before ours."""
+    world.crash()
+    daemon.power_cut(world.box.engine)
+    world.timeline.reboot()
+    yield world.rng.randint(1_000, 20_000)
+    daemon.come_back(world.box.engine, "killed")
+    yield world.rng.randint(0, 3_000)
+    world.start()
+
+
+def pause(world: World) -> Script:
+    """SIGSTOP of the supervisor: everything waits, and comes at once afterwards."""
+    life = world.life
+    if life is None:
+        return
+    life.stop()
+    yield world.rng.choice((200, 3_000, 20_000))
+    life.go_on()
+
+
+def suspend(world: World) -> Script:
+    """The lid is closed for a while: time passes, and nothing else happens."""
+    world.timeline.suspend(world.rng.choice((5_000, 60_000, 3_600_000)))
+    if world.life is not None:
+        world.life.wake()
+    yield 1
+
+
+def step_clock(world: World) -> Script:
+    """Somebody sets the wall clock."""
+    world.timeline.step_wall(world.rng.choice((-86_400_000, -2_000, 2_000, 86_400_000)))
+    yield 1
+
+
+def hang(world: World) -> Script:
+    """The engine hangs."""
+    engine = world.box.engine
+    if engine.power != "up":
+        return
+    daemon.hang(engine)
+    yield world.rng.choice((300, 3_000, 15_000))
+    if engine.power == "hung":
+        daemon.go_on(engine)
+
+
+def restart_engine(world: World) -> Script:
+    """The engine's daemon ends and comes back."""
+    engine = world.box.engine
+    if engine.power != "up":
+        return
+    how: daemon.How = world.rng.choice(("terminated", "killed", "live-restore"))
+    daemon.go_down(engine, how)
+    yield world.rng.choice((300, 2_000, 12_000))
+    daemon.come_back(engine, how)
+
+
+def cut(world: World) -> Script:
+    """The line to the engine breaks."""
+    if world.life is not None:
+        world.life.watcher.shut("the connection was cut")
+    yield 1
+
+
+def fill_disk(world: World) -> Script:
+    """The reserve cannot be had for a while."""
+    if world.life is not None:
+        world.life.post(StorageFull(True))
+    yield world.rng.choice((500, 5_000, 20_000))
+    if world.life is not None:
+        world.life.post(StorageFull(False))
+
+
+def stick(world: World) -> Script:
+    """A process in state D: nothing ends it, until the driver lets go."""
+    alive = [one for one in world.box.engine.containers.values() if one.alive]
+    if not alive:
+        return
+    stuck = world.rng.choice(alive)
+    stuck.unkillable = True
+    yield world.rng.choice((3_000, 20_000, 60_000))
+    stuck.unkillable = False
+
+
+SCRIPTS: tuple[Callable[[World], Script], ...] = (
+    crash,
+    crash,
+    stop_in_peace,
+    damaged,
+    reboot,
+    pause,
+    suspend,
+    step_clock,
+    hang,
+    restart_engine,
+    cut,
+    fill_disk,
+    stick,
+)

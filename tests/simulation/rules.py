@@ -1,0 +1,381 @@
+"""The rules that always hold, checked at every step of a history and at everything that leaves the supervisor.
+
+What was decided is kept in two books: ``decided`` has every fact, ``on_disk`` only those that a crash leaves.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from supervisor.core.apply import apply, freeze
+from supervisor.core.facts import AnyFact, LeaseEnded, RoomVerified, TicketEnded
+from supervisor.core.inputs import Acquire, CallerGone, Input, Release, Renew, Tick
+from supervisor.core.model import RUNNING, Now
+from supervisor.core.plan import plan
+from supervisor.core.replies import Action, Granted, Queued, Refused, Released, Renewed, Reply, StartContainer
+from supervisor.core.state import Hold, State
+from tests.simulation.containers import SimContainer
+from tests.simulation.gpu import TOTAL_MIB
+from tests.simulation.incarnation import Box, Incarnation
+from tests.simulation.ledger import Circumstances, Ledger, require
+
+#: A container without the right to run, that was started while all was well, is dead after this long (milliseconds).
+LIFE_MS = 500
+#: The same where the line to the engine loses events without a trace.
+BLIND_LIFE_MS = 20_000
+#: The same after the engine answers again, or the supervisor is back.
+BACK_MS = 3_000
+#: A ticket outlives its deadline by no more than this.
+LATE_MS = 1_000
+IDLE_MIB = 1_024
+
+
+class Doomed(Struct):
+    """A process that runs without the right to. ``since_ms``: since all that excuses it is over."""
+
+    since_ms: int
+    fresh: bool
+
+
+class Rules:
+    """Asks ``life`` what the supervisor knows, and the box what is true."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self.life: Incarnation | None = None
+        self.aging = box.settings.aging_per_minute
+        self.decided = Ledger(self.aging)
+        self.on_disk = Ledger(self.aging)
+        self.shadow = State(box.settings)
+        self.expected: dict[str, int] = {}
+        self.gone: set[int] = set()
+        self.answered: set[int] = set()
+        self.asked: dict[int, Input] = {}
+        self.deadlines: dict[int, int] = {}
+        self.doomed: dict[tuple[str, str], Doomed] = {}
+        self.unwell_ms = 0
+        self.lives_ms: list[int] = []
+        self.restarts = 0
+        self.steps = 0
+        self._holder: Hold | None = None
+        self._circumstances = Circumstances()
+
+    @property
+    def at_ms(self) -> int:
+        return self.box.timeline.at_ms
+
+    # ---- one life of the process begins and ends
+
+    def begins(self, life: Incarnation) -> None:
+        """A replay gives the very state that wrote the journal, and everything that was answered is in it."""
+        replayed = freeze(life.kernel.state.durable)
+        require(replayed == freeze(self.shadow.durable), "a replay gives the very state that wrote the journal")
+        self.life = life
+        self.decided = Ledger(self.aging)
+        for fact in self.box.disk.facts():
+            self.decided.take(fact, Circumstances())
+        self.expected.clear()
+        self.gone.clear()
+        self.answered.clear()
+        self.asked.clear()
+        self.deadlines.clear()
+        self.restarts += 1
+
+    def ends(self) -> None:
+        self.life = None
+
+    def shut_down(self) -> None:
+        """The supervisor was asked to end, some time ago."""
+        assert self.life is not None
+        waiting = [one for one in self.life.waiting.values() if not one.left]
+        require(not waiting, "everybody on the line is answered before a shutdown")
+
+    # ---- one step
+
+    def stepping(self, now: Now, item: Input) -> None:
+        assert self.life is not None
+        observed = self.life.kernel.state.observed
+        if isinstance(item, CallerGone):
+            self._holder = observed.holds.get(item.request_id)
+            self.gone.add(item.request_id)
+        elif hasattr(item, "request_id"):
+            self.asked[item.request_id] = item
+            if isinstance(item, Acquire) and item.wait_ms:
+                self.deadlines[item.request_id] = now.at_ms + item.wait_ms
+
+    def stepped(self, now: Now, item: Input, facts: list[AnyFact]) -> None:
+        assert self.life is not None
+        self.steps += 1
+        state = self.life.kernel.state
+        observed = state.observed
+        circumstances = Circumstances(
+            synced=observed.synced,
+            storage_full=observed.storage_full,
+            safe_mode=bool(observed.safe_mode),
+            stopping=observed.stopping,
+            dirty=bool(self._was_dirty and observed.gpu_dirty),
+        )
+        for fact in facts:
+            self._look_at(fact)
+            self.decided.take(fact, circumstances)
+        self._was_dirty = bool(observed.gpu_dirty)
+        if isinstance(item, CallerGone):
+            self._hung_up(item)
+        self._check_deadlines(now)
+        if isinstance(item, Tick) and state.observed.timers.next_at_ms is not None:
+            require(state.observed.timers.next_at_ms > now.at_ms, "every timer that was due has fired")
+        if not isinstance(item, Renew):
+            self._check_life()
+        if facts or self.steps % 16 == 0:
+            self._check_state(now)
+
+    _was_dirty = False
+
+    def _look_at(self, fact: AnyFact) -> None:
+        """Compare a decision with the truth of the box, which the supervisor can only see late."""
+        if isinstance(fact, LeaseEnded) and fact.reason == "expired":
+            promised_ms = self.expected.get(fact.id, 0)
+            require(fact.at_ms >= promised_ms, "a lease does not expire before the time its holder was told")
+        elif isinstance(fact, TicketEnded) and fact.reason == "scheduler_timeout":
+            require(fact.id not in self.decided.leases, "a lease does not time out in the queue")
+        elif isinstance(fact, RoomVerified):
+            self._check_room(fact)
+
+    def _check_room(self, fact: RoomVerified) -> None:
+        assert self.life is not None
+        warm = False
+        for container in self.box.engine.containers.values():
+            if container.target is None or not container.alive:
+                continue
+            seen_ms = self.life.watcher.inspected_ms.get(container.id, -1)
+            known = seen_ms >= container.started_at_ms
+            if container.target == fact.target:
+                warm = True
+            else:
+                require(not known, f"room is verified only when nothing else is known to run: {container.name} does")
+        lease = self.life.kernel.state.durable.leases.get(fact.id)
+        if not warm and lease is not None and self.doomed == {}:
+            need_mib = lease.vram_mib or TOTAL_MIB
+            free_mib = TOTAL_MIB - self.box.gpu.used_mib
+            if need_mib >= TOTAL_MIB:
+                free_mib += IDLE_MIB
+            require(
+                free_mib >= need_mib, "room is verified by the GPU's own reading: a stopped process is not freed VRAM"
+            )
+
+    def _hung_up(self, gone: CallerGone) -> None:
+        """Once a hang-up is noticed its caller is granted nothing, and a grant that raced it is taken back."""
+        caller, self._holder = self._holder, None
+        asked = self.asked.get(gone.request_id)
+        id_ = caller.id if caller is not None and caller.owns else gone.lease_id
+        if id_ is None or not isinstance(asked, Acquire) or asked.terms.scope is not None or asked.id != id_:
+            return
+        books = self.decided
+        if (
+            caller is None
+            and id_ in books.leases
+            and not any(isinstance(other, Acquire) and other.id == id_ for other in self.asked.values())
+        ):
+            return
+        require(
+            id_ not in books.tickets and id_ not in books.leases, "what a caller that hung up asked for is taken back"
+        )
+
+    def _check_deadlines(self, now: Now) -> None:
+        for request_id, deadline_ms in list(self.deadlines.items()):
+            if now.at_ms <= deadline_ms + LATE_MS:
+                continue
+            asked = self.asked[request_id]
+            assert isinstance(asked, Acquire)
+            assert self.life is not None
+            caller = self.life.kernel.state.observed.holds.get(request_id)
+            waits = caller is not None and caller.id in self.decided.tickets
+            require(not waits, "no ticket outlives its deadline by more than a second")
+            del self.deadlines[request_id]
+
+    # ---- what leaves
+
+    def synced(self, facts: list[AnyFact]) -> None:
+        for fact in facts:
+            apply(self.shadow, fact)
+            self.on_disk.take(fact, Circumstances())
+
+    def replying(self, now: Now, reply: Reply) -> None:
+        id_ = reply.request_id
+        require(id_ in self.asked, "only what was asked is answered")
+        require(id_ not in self.answered, "a request is answered once")
+        require(id_ not in self.gone, "a caller whose hang-up was noticed is answered nothing")
+        self.answered.add(id_)
+        asked = self.asked[id_]
+        match reply:
+            case Granted():
+                self._granted(reply)
+            case Queued():
+                require(reply.ticket_id in self.on_disk.queued, "a ticket is on disk before its caller hears of it")
+            case Released() if reply.released and isinstance(asked, Release):
+                ended = asked.token_hash.removeprefix("th-") in self.on_disk.ended
+                require(ended, "a release is on disk before its caller hears of it")
+            case Renewed():
+                assert isinstance(asked, Renew)
+                self._promise(asked.token_hash.removeprefix("th-"), reply.expires_at_ms)
+            case Refused():
+                told = f"{reply.refusal.detail} {reply.refusal.context}"
+                require("th-" not in told, "no token, nor its hash, is in what people read")
+            case _:
+                pass
+
+    def _granted(self, reply: Granted) -> None:
+        books, id_ = self.on_disk, reply.lease.id
+        require(id_ in books.granted, "a grant is on disk before its caller hears of it")
+        if reply.state == "ready":
+            require(id_ in books.ready, "readiness is on disk before a caller hears of it")
+        self._promise(id_, reply.expires_at_ms)
+
+    def _promise(self, lease_id: str, expires_at_ms: int | None) -> None:
+        # A refresh may ask for a shorter time than before: the last word counts.
+        if expires_at_ms is not None:
+            self.expected[lease_id] = expires_at_ms
+
+    def acting(self, now: Now, action: Action) -> None:
+        assert self.life is not None
+        state = self.life.kernel.state
+        shown = state.observed.containers.get(action.id) or state.observed.unlabelled.get(action.id)
+        require(shown is not None, "only containers that were seen are called about")
+        assert shown is not None
+        true_target = self.box.engine.containers[action.id].target if action.id in self.box.engine.containers else None
+        if isinstance(action, StartContainer):
+            lease = next(iter(self.on_disk.leases.values()), None)
+            require(
+                lease is not None and lease.phase == "starting", "a start leaves after its lease and room are on disk"
+            )
+            assert lease is not None
+            ours = shown.target is None or (shown.target == lease.target and shown.project == lease.project)
+            require(ours, "only the leased target and what it needs is started")
+            require(not shown.one_off, "a one-off container is never started")
+            require(state.observed.synced, "nothing is started while not in sync")
+            return
+        require(shown.target is not None, "a container without a target is never stopped")
+        if action.id in self.box.engine.containers:
+            require(true_target == shown.target, "a container's target is read from its own labels")
+        verdict = self.decided.may_run(shown.target or "", shown.project)
+        require(verdict != "yes", "nothing that has the right to run is stopped")
+        if action.kind == "stop":
+            verdict = self.on_disk.may_run(shown.target or "", shown.project)
+            require(verdict != "yes", "a stop leaves after the end of the right to run is on disk")
+            require(shown.status in RUNNING, "only what runs is stopped")
+
+    # ---- enforcement
+
+    def started(self, container: SimContainer) -> None:
+        """A process began. Whether it has the right to run is asked again at every step."""
+        if container.target is not None:
+            self.doomed[container.id, container.run] = Doomed(self.at_ms, fresh=True)
+
+    def died(self, container: SimContainer) -> None:
+        doomed = self.doomed.pop((container.id, container.run), None)
+        if doomed is not None and doomed.fresh and doomed.since_ms > self.unwell_ms and self.life is not None:
+            self.lives_ms.append(self.at_ms - doomed.since_ms)
+
+    def unwell(self) -> None:
+        """Something excuses enforcement now: it is measured from the last such moment on."""
+        self.unwell_ms = self.at_ms
+
+    def _check_life(self) -> None:
+        assert self.life is not None
+        state, box = self.life.kernel.state, self.box
+        if not state.observed.synced or box.engine.power != "up" or box.settings.mode != "stop" or self.life.stopped:
+            self.unwell_ms = self.at_ms
+        if not self.doomed:
+            return
+        for key in list(self.doomed):
+            container = box.engine.containers.get(key[0])
+            if container is None or container.run != key[1] or not container.alive:
+                del self.doomed[key]
+                continue
+            verdict = self.decided.may_run(container.target or "", container.shown.project)
+            if verdict != "no" or container.unkillable:
+                # It may lose its right again: from then on it is stopped gently, which takes its grace.
+                self.doomed[key] = Doomed(self.at_ms, fresh=False)
+                continue
+            self._check_doomed(container, self.doomed[key])
+
+    def _check_doomed(self, container: SimContainer, doomed: Doomed) -> None:
+        assert self.life is not None
+        box = self.box
+        since_ms = max(doomed.since_ms, self.life.troubled_until_ms.get(container.id, 0))
+        limit_ms = LIFE_MS
+        if self.unwell_ms + BACK_MS > since_ms:
+            since_ms, limit_ms = max(since_ms, self.unwell_ms), BACK_MS + LIFE_MS
+        if box.noise.lost:
+            limit_ms = BLIND_LIFE_MS
+        if not doomed.fresh or limit_ms > LIFE_MS:
+            # An older run is asked to stop, after those that depend on it; its end waits for the disk.
+            limit_ms += 25_000 + box.trouble.sync_ms * 3
+        lived_ms = self.at_ms - since_ms
+        require(lived_ms <= limit_ms, f"{container.name} has no right to run and lives for more than {limit_ms} ms")
+
+    # ---- the state as a whole
+
+    def _check_state(self, now: Now) -> None:
+        assert self.life is not None
+        kernel = self.life.kernel
+        state, books = kernel.state, self.decided
+        durable, observed = state.durable, state.observed
+        require(len(durable.leases) <= 1, "two leases are never on the same exclusive GPU")
+        if not observed.safe_mode:
+            require(durable.leases.keys() == books.leases.keys(), "the facts tell which leases are held")
+            require(durable.tickets.keys() == books.tickets.keys(), "the facts tell which tickets wait")
+            require(durable.residents.keys() == books.residents.keys(), "the facts tell which targets are resident")
+            order = [place.id for place in books.in_order(now.at_ms)]
+            require([ticket.id for ticket in state.queue] == order, "the queue is in the order of effective priorities")
+        self._check_indexes(state)
+        self._check_timers(state, now)
+        require(observed.calls.keys() == self.life.calls.keys(), "every call under way is known, and no other")
+        if kernel.durable_seq == durable.fact_seq and not kernel.outbox.actions:
+            require(plan(state, now) == [], "a full plan finds nothing that the incremental one missed")
+
+    def _check_indexes(self, state: State) -> None:
+        durable, observed = state.durable, state.observed
+        held = [*durable.leases.values(), *durable.tickets.values()]
+        tokens = {one.token_hash: one.id for one in held if one.token_hash}
+        require(state.ids_by_token == tokens, "the index of tokens is that of what is held")
+        scopes = {one.terms.scope: one.id for one in held if one.terms.scope}
+        require(state.ids_by_scope == scopes, "the index of keys is that of what is held")
+        running = {id_ for id_, container in observed.containers.items() if container.runs}
+        require(observed.runs.keys() == running, "a run is known of every container that runs, and of no other")
+        members = {id_ for ids in observed.by_target.values() for id_ in ids}
+        require(observed.containers.keys() == members, "every labelled container belongs to its target")
+
+    def _check_timers(self, state: State, now: Now) -> None:
+        observed, durable = state.observed, state.durable
+        timers = observed.timers
+        require(len(timers.at) == len(timers.due), "every timer is due once")
+        homes: dict[str, object] = {
+            "lease": durable.leases,
+            "window": durable.tickets,
+            "hold": {str(id_) for id_ in observed.holds},
+            "idle": durable.residents,
+            "tally": observed.tallies,
+            "retry": observed.retries,
+            "ready": durable.leases,
+            "down": durable.leases,
+            "vram": durable.leases,
+        }
+        for what, id_ in timers.at:
+            require(id_ in homes[what], f"a {what} timer belongs to something that is there")  # type: ignore[operator]
+        if observed.safe_mode:
+            return
+        for lease in durable.leases.values():
+            if not lease.adopted and lease.id not in observed.holds_of:
+                due_ms = timers.at.get(("lease", lease.id))
+                require(due_ms is not None, "a lease that nobody is on the line for expires at some time")
+                most_ms = now.at_ms + max(state.settings.ttl_max_ms, state.settings.claim_window_ms)
+                require(due_ms is not None and due_ms <= most_ms, "no lease lives for ever")
+        for ticket_id in state.windows:
+            require(("window", ticket_id) in timers.at or not observed.synced, "an open window closes at some time")
+        for caller in observed.holds.values():
+            there = caller.id in durable.leases or caller.id in durable.tickets
+            require(there, "a caller is on the line for something that is there")
+
+    def compare_replay(self, state: State) -> None:
+        require(freeze(state.durable) == freeze(self.shadow.durable), "memory is what the facts on disk give")

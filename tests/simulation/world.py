@@ -1,0 +1,231 @@
+"""One seed is one history: a box with its stacks, callers, people and faults, and then the proof that all is paid.
+
+First everything that the seed enabled goes wrong, for some simulated minutes, with every rule checked at every step.
+Then the box is healed: nothing breaks any more, nobody begins anything new, and everything owed must be paid.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Any
+
+from msgspec import Struct
+
+from supervisor.core.facts import AnyFact
+from supervisor.core.inputs import Input
+from supervisor.core.model import RUNNING, Now
+from supervisor.core.replies import Action, Reply
+from supervisor.core.state import Settings
+from tests.simulation import faults, stacks
+from tests.simulation.clients import Callers
+from tests.simulation.disk import SimDisk
+from tests.simulation.engine import SimEngine
+from tests.simulation.gpu import GPU, GpuMemory
+from tests.simulation.incarnation import Box, Incarnation, Trouble
+from tests.simulation.ledger import require
+from tests.simulation.rules import Rules
+from tests.simulation.timeline import Script, Timeline
+from tests.simulation.watcher import Noise
+
+ACTIVE_MS = 120_000
+HEAL_MS = 240_000
+TRACE = 40
+
+
+class Outcome(Struct):
+    """What a history came to. ``lives_ms``: how long unleased containers lived that were started while all was well."""
+
+    seed: int
+    steps: int
+    facts: int
+    restarts: int
+    grants: int
+    simulated_ms: int
+    lives_ms: list[int]
+
+
+class World:
+    def __init__(self, seed: int, *, trace: int = TRACE) -> None:
+        self.seed = seed
+        self.rng = rng = random.Random(seed)
+        self.timeline = Timeline()
+        self.calm = False
+        self.life: Incarnation | None = None
+        engine = SimEngine(self.timeline)
+        self.box = Box(
+            timeline=self.timeline,
+            rng=rng,
+            engine=engine,
+            gpu=GpuMemory(self.timeline, rng),
+            disk=SimDisk(),
+            settings=_settings(rng),
+            noise=Noise(),
+            trouble=Trouble(),
+        )
+        self.rules = Rules(self.box)
+        self.trace: deque[tuple[int, str, Any]] = deque(maxlen=trace)
+        engine.on_start = self._process_started
+        engine.on_death = self._process_died
+        self.stacks = stacks.pick(rng)
+        self.targets = sorted({stack.target for stack in self.stacks})
+        self.people = stacks.People(engine, rng)
+        self.callers = Callers(self)
+
+    # ---- the history
+
+    def play(self, active_ms: int = ACTIVE_MS) -> Outcome:
+        """Live through the whole history.
+
+        Raises:
+            Violation, AssertionError: a rule did not hold.
+        """
+        for stack in self.stacks:
+            if self.rng.random() < 0.9:
+                self.people.create(stack)
+                if self.rng.random() < 0.3:
+                    self.timeline.drive(self.people.up(stack))
+        self.timeline.run(self.rng.randint(0, 3_000))
+        self.start()
+        for _ in range(self.rng.randint(2, 5)):
+            self.timeline.drive(self._callers())
+        self.timeline.drive(self._people())
+        faults.enable(self)
+        self.timeline.run(self.timeline.at_ms + active_ms)
+        self._heal()
+        self.timeline.run(self.timeline.at_ms + HEAL_MS)
+        self._settle_accounts()
+        return self._outcome()
+
+    def _callers(self) -> Script:
+        pace_ms = self.rng.choice((1_000, 4_000, 12_000))
+        while not self.calm:
+            yield self.rng.randint(0, 2 * pace_ms)
+            if not self.calm:
+                yield from self.callers.anybody()
+
+    def _people(self) -> Script:
+        pace_ms = self.rng.choice((3_000, 10_000, 40_000))
+        while not self.calm:
+            yield self.rng.randint(0, 2 * pace_ms)
+            if not self.calm:
+                yield from self.people.anything(self.stacks)
+
+    def _heal(self) -> None:
+        """Nothing goes wrong any more, and nobody begins anything new."""
+        self.note("healed", "")
+        self.calm = True
+        faults.heal(self)
+
+    def _settle_accounts(self) -> None:
+        """Everything owed is paid: every request answered, the queue empty, no lease, nothing runs without a right."""
+        assert self.life is not None
+        rules, state = self.rules, self.life.kernel.state
+        observed = state.observed
+        require(observed.synced, "in sync again")
+        require(not self.life.waiting, "every caller on the line is answered")
+        require(not observed.holds, "nobody is on the line")
+        require(not state.durable.tickets, "the queue has drained")
+        adopted = all(lease.adopted for lease in state.durable.leases.values())
+        require(adopted, "the leases of those who died have expired, the others were given back")
+        require(not observed.calls, "no call is under way")
+        require(not observed.gpu_dirty, "the GPU has opened again")
+        require(not self.life.kernel.pending, "all facts are on disk")
+        rules.compare_replay(state)
+        for container in self.box.engine.containers.values():
+            if container.target is None:
+                continue
+            seen = observed.containers.get(container.id)
+            require(seen is not None and seen.status == container.status, "what is seen is what is true")
+            verdict = rules.decided.may_run(container.target, container.shown.project)
+            strict = self.box.settings.mode == "stop"
+            require(
+                verdict != "no" or container.status not in RUNNING or not strict,
+                f"nothing runs without the right to: {container.name} does",
+            )
+
+    def _outcome(self) -> Outcome:
+        return Outcome(
+            seed=self.seed,
+            steps=self.rules.steps,
+            facts=len(self.box.disk.facts()),
+            restarts=self.rules.restarts,
+            grants=len(self.rules.on_disk.granted),
+            simulated_ms=self.timeline.at_ms,
+            lives_ms=self.rules.lives_ms,
+        )
+
+    # ---- the supervisor's process
+
+    def start(self, safe_mode: str = "") -> None:
+        """Start the supervisor, unless it runs."""
+        if self.life is not None:
+            return
+        self.note("starts", safe_mode)
+        life = Incarnation(self.box, self)
+        self.rules.begins(life)
+        self.life = life
+        life.begin(safe_mode)
+
+    def crash(self) -> None:
+        """kill -9: what was being synced is on disk, or not."""
+        if self.life is None:
+            return
+        self.note("crashes", "")
+        life, self.life = self.life, None
+        safe = bool(life.kernel.state.observed.safe_mode)
+        life.end()
+        kept = self.box.disk.crash(self.rng)
+        if not safe:
+            self.rules.synced(kept)
+        self.rules.ends()
+
+    # ---- Observer
+
+    def note(self, what: str, detail: Any) -> None:
+        self.trace.append((self.timeline.at_ms, what, detail))
+
+    def stepping(self, now: Now, item: Input) -> None:
+        self.trace.append((now.at_ms, "input", item))
+        self.rules.stepping(now, item)
+
+    def stepped(self, now: Now, item: Input, facts: list[AnyFact]) -> None:
+        for fact in facts:
+            self.trace.append((now.at_ms, "  fact", fact))
+        self.rules.stepped(now, item, facts)
+
+    def synced(self, facts: list[AnyFact]) -> None:
+        self.rules.synced(facts)
+
+    def acting(self, now: Now, action: Action) -> None:
+        self.trace.append((now.at_ms, "  action", action))
+        self.rules.acting(now, action)
+
+    def replying(self, now: Now, reply: Reply) -> None:
+        self.trace.append((now.at_ms, "  reply", reply))
+        self.rules.replying(now, reply)
+
+    def _process_started(self, container: Any) -> None:
+        self.note("runs", (container.name, container.id))
+        self.box.gpu.take(container)
+        self.rules.started(container)
+
+    def _process_died(self, container: Any) -> None:
+        self.note("died", (container.name, container.id))
+        self.box.gpu.give_back(container)
+        self.rules.died(container)
+
+
+def _settings(rng: random.Random) -> Settings:
+    return Settings(
+        mode=rng.choices(("stop", "observe", "adopt"), (80, 10, 10))[0],
+        aging_per_minute=rng.choice((0.0, 1.0, 1.0, 30.0)),
+        claim_window_ms=rng.choice((3_000, 10_000)),
+        queue_max=rng.choice((3, 20_000)),
+        gpus=(GPU,),
+    )
+
+
+def describe(world: World) -> str:
+    """Tell the end of a history, one line each."""
+    return "\n".join(f"{at_ms:>9} {what:<9} {detail}" for at_ms, what, detail in world.trace)
