@@ -184,17 +184,22 @@ def sweep(disk: Disk, segments: list[Segment]) -> Iterator[Found | Damage | Torn
             yield Damage(segment.name, 0, due.chain.seq, reason)
             damaged = True
         data = read_file(disk, segment.path)
-        offset, chain = HEADER, due.chain if segment.header is None else own
-        for record in records(data, offset, chain):
-            yield Found(segment, data, record, damaged)
-            offset, chain = record.end, record.chain
-        index = segment.index
-        ending = judge(data, offset, chain)
-        if ending.kind == "torn" and segment is segments[-1]:
-            yield Torn(segment.name, ending.offset, ending.end - ending.offset, ending.reason)
-        elif ending.kind != "clean":
+        index, offset, chain = segment.index, HEADER, due.chain if segment.header is None else own
+        while chain is not None:
+            for record in records(data, offset, chain):
+                yield Found(segment, data, record, damaged)
+                offset, chain = record.end, record.chain
+            ending = judge(data, offset, chain)
+            if ending.kind == "clean":
+                break
+            if ending.kind == "torn" and segment is segments[-1]:
+                yield Torn(segment.name, ending.offset, ending.end - ending.offset, ending.reason)
+                break
             yield Damage(segment.name, ending.offset, chain.seq, ending.reason)
             damaged = True
-            for record in behind(data, offset, chain):
-                yield Found(segment, data, record, behind_damage=True)
-            chain = None  # how many records were lost here, only the next segment's header knows
+            found = next(behind(data, offset, chain), None)
+            if found is not None:
+                yield Found(segment, data, found, damaged)
+                offset, chain = found.end, found.chain
+            else:
+                chain = None  # how many records were lost here, only the next segment's header knows
