@@ -13,6 +13,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
+
+from supervisor.core.inputs import EngineSnapshot
 
 Answer = tuple[int, bytes]
 
@@ -32,14 +35,23 @@ def container(
     }
 
 
+def ids(snapshot: EngineSnapshot) -> set[int]:
+    """The numbers of the containers in a snapshot."""
+    return {int(found.id, 16) for found in snapshot.containers}
+
+
 class FakeEngine:
-    """``answers`` overrides single requests: "METHOD /path" (a regular expression, without the version) -> function."""
+    """``answers`` overrides single requests: "METHOD /path" (a regular expression, without the version) -> function.
+
+    ``queries`` has the last query of each request.
+    """
 
     def __init__(self, path: Path) -> None:
         self.url = f"unix://{path}"
         self.containers: dict[str, dict[str, Any]] = {}
         self.answers: dict[str, Callable[[], Answer]] = {}
         self.requests: list[str] = []
+        self.queries: dict[str, dict[str, str]] = {}
         self.streams = 0
         self._lines: list[bytes] = []
         self._changed = threading.Condition()
@@ -119,6 +131,7 @@ class FakeEngine:
                 path = re.sub(r"^/v[0-9.]+", "", self.path.partition("?")[0])
                 request = f"{self.command} {path}"
                 engine.requests.append(request)
+                engine.queries[request] = dict(parse_qsl(self.path.partition("?")[2]))
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if request == "GET /events" and "GET /events" not in engine.answers:
                     engine._stream(self)
