@@ -15,10 +15,10 @@ from msgspec import Struct, field
 
 from supervisor.core.apply import freeze
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import Input
+from supervisor.core.inputs import CallerGone, Input
 from supervisor.core.model import Now
 from supervisor.core.plan import plan_target
-from supervisor.core.replies import Action, Renewed, Reply
+from supervisor.core.replies import Action, Granted, Queued, Renewed, Reply
 from supervisor.core.sightings import dispatched
 from supervisor.core.state import State
 from supervisor.core.step import step
@@ -59,6 +59,8 @@ class Kernel:
     def feed(self, now: Now, item: Input) -> None:
         """Step one input, and release what may leave."""
         assert now.at_ms >= self.state.durable.time_ms, "supervisor time only grows"
+        if isinstance(item, CallerGone):
+            item = self._recall(item)
         seq = self.state.durable.fact_seq
         out = step(self.state, now, item)
         for fact in out.facts:
@@ -77,6 +79,19 @@ class Kernel:
             self._touched[target] = seq
             self._dispatch(now, target, kills_only=True)
         self._release(now)
+
+    def _recall(self, gone: CallerGone) -> CallerGone:
+        """Hold back an answer that has not left yet: it would reach nobody, so what it grants is taken back.
+
+        1. A grant is decided, and its batch is being synced; 2. the caller hangs up; 3. the batch is on disk. By then
+        the core has let go of the caller, and nobody would ever learn the token of the lease.
+        """
+        for index, (_, reply) in enumerate(self._replies):
+            if reply.request_id == gone.request_id:
+                del self._replies[index]
+                granted = reply.lease.id if isinstance(reply, Granted) else None
+                return CallerGone(gone.request_id, reply.ticket_id if isinstance(reply, Queued) else granted)
+        return gone
 
     def when_durable(self, now: Now, deliver: Callable[[], None]) -> None:
         """Let ``deliver`` leave when all facts so far are on disk: it hands over a view that was computed just now."""
