@@ -97,7 +97,7 @@ class Callers:
             return Acquire(
                 request_id=request_id,
                 id=id_,
-                token_hash=f"th-{id_}",
+                token_hash=f"hash of {id_}",
                 terms=terms,
                 priority_given=bool(terms.priority),
                 wait_ms=wait_ms,
@@ -154,7 +154,7 @@ class Callers:
 
     def _poll(self, queued: Queued, target: str | None) -> Script:
         """Come back with a ticket until its turn comes; some lose interest, with or without saying so."""
-        token = f"th-{queued.ticket_id}"
+        token = f"hash of {queued.ticket_id}"
         every_ms = self._rng.choice((1_000, 4_000, 15_000))
         for _ in range(self._rng.choice((2, 10, 30))):
             yield every_ms
@@ -175,7 +175,7 @@ class Callers:
             self._terms(self._target()), wait_ms=wait_ms, ticket=self._rng.random() < 0.3, patience_ms=patience_ms
         )
         if isinstance(reply, Queued):
-            reply = yield from self._claim_on_the_line(f"th-{reply.ticket_id}")
+            reply = yield from self._claim_on_the_line(f"hash of {reply.ticket_id}")
         if isinstance(reply, Granted):
             yield from self._hold(reply)
 
@@ -194,7 +194,7 @@ class Callers:
         reply = yield self._acquire(self._terms(self._target()), ticket=True)
         if isinstance(reply, Queued):
             yield self._rng.randint(0, 5_000)
-            reply = yield from self._claim_on_the_line(f"th-{reply.ticket_id}")
+            reply = yield from self._claim_on_the_line(f"hash of {reply.ticket_id}")
         if isinstance(reply, Granted):
             yield from self._hold(reply)
 
@@ -224,12 +224,20 @@ class Callers:
         else:
             yield self._ask(lambda request_id: Evict(request_id, target or "nobody"))
 
+    def end_adopted(self) -> Script:
+        """Whoever works in mode adopt gives the GPU back by hand when others wait for it."""
+        while True:
+            life = self._site.life
+            if life is not None and any(lease.adopted for lease in life.kernel.state.durable.leases.values()):
+                yield self._ask(lambda request_id: ForceRelease(request_id, None))
+            yield 5_000
+
     def stranger(self) -> Script:
         """Come with a token that nobody gave out."""
         for request in (Renew, Release):
-            reply = yield self._ask(lambda request_id, request=request: request(request_id, "th-none"))  # type: ignore[misc]
+            reply = yield self._ask(lambda request_id, request=request: request(request_id, "hash of none"))  # type: ignore[misc]
             require(not isinstance(reply, Renewed | Granted), "a token that nobody gave out is no good")
-        yield self._ask(self._claim("th-none", refresh=True))
+        yield self._ask(self._claim("hash of none", refresh=True))
 
     def anybody(self) -> Script:
         characters = (self.plain, self.plain, self.waiter, self.waiter, self.ticket, self.keyed, self.keyed)

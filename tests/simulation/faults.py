@@ -93,7 +93,7 @@ def crash(world: World) -> Script:
 def stop_in_peace(world: World) -> Script:
     """SIGTERM: held requests are answered, leases and containers stay."""
     life = world.life
-    if life is None:
+    if life is None or life.stopped:
         return
     life.post(ShutDown("terminated"))
     yield 20 + world.box.trouble.sync_ms * 2

@@ -6,6 +6,7 @@ A stopped container is not freed VRAM, so what is really in use is kept apart fr
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -25,6 +26,7 @@ class GpuMemory:
         self.late, self.never = late, never
         self.held: dict[tuple[str, str], int] = {}
         self._stuck: list[tuple[str, str]] = []
+        self.changed: Callable[[], object] = lambda: None
 
     @property
     def used_mib(self) -> int:
@@ -37,6 +39,7 @@ class GpuMemory:
         """A labelled process loads its model."""
         if container.target is not None:
             self.held[container.id, container.run] = container.shown.vram_mib or TOTAL_MIB // 2
+            self.changed()
 
     def give_back(self, container: SimContainer) -> None:
         key = (container.id, container.run)
@@ -46,13 +49,17 @@ class GpuMemory:
         if luck < self.never:
             self._stuck.append(key)
         elif luck < self.never + self.late:
-            self._timeline.after(self._rng.randint(100, 9_000), lambda: self.held.pop(key, None))
+            self._timeline.after(self._rng.randint(100, 9_000), lambda: self._free(key))
         else:
-            del self.held[key]
+            self._free(key)
+
+    def _free(self, key: tuple[str, str]) -> None:
+        self.held.pop(key, None)
+        self.changed()
 
     def mend(self) -> None:
         """Whatever is stuck comes back, and nothing sticks any more."""
         self.late = self.never = 0.0
         for key in self._stuck:
-            self.held.pop(key, None)
+            self._free(key)
         self._stuck.clear()

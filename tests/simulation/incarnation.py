@@ -89,7 +89,7 @@ class Incarnation:
         self.waiting: dict[int, Waiting] = {}
         self.calls: dict[str, Action] = {}
         self.troubled_until_ms: dict[str, int] = {}
-        self.ended = self.stopped = False
+        self.ended = self.stopped = self.catching_up = False
         self._inbox: deque[Input] = deque()
         self._tick_at_ms: int | None = None
         self._reading = False
@@ -102,15 +102,17 @@ class Incarnation:
         timeline = self.box.timeline
         self.post(Started(timeline.boot_id, timeline.boot_ms(), "simulated", self.first, safe_mode))
         self.watcher.watch()
+        self.read_gpus()
 
     def stop(self) -> None:
         """SIGSTOP: inputs wait, timers do not fire."""
         self.stopped = True
 
     def go_on(self) -> None:
-        self.stopped = False
-        while self._inbox and not self.stopped:
+        self.stopped, self.catching_up = False, True
+        while self._inbox and not self.ended:
             self._feed(self._inbox.popleft())
+        self.catching_up = False
         self.wake()
 
     def end(self) -> None:
@@ -134,6 +136,8 @@ class Incarnation:
         now = self.clock.now()
         seq = self.kernel.state.durable.fact_seq
         self._observer.stepping(now, item)
+        if isinstance(item, ActionDone):
+            del self.calls[item.container_id]
         self.kernel.feed(now, item)
         facts: list[AnyFact] = []
         for number, fact in reversed(self.kernel.recent):
@@ -153,7 +157,6 @@ class Incarnation:
             self._answer(reply)
         self._write()
         self.wake()
-        self._read_gpus()
 
     # ---- disk, timers, GPUs
 
@@ -163,7 +166,7 @@ class Incarnation:
             return
         self._facts_since_snapshot += len(batch)
         snapshot = None
-        if self._facts_since_snapshot > SNAPSHOT_FACTS:
+        if self._facts_since_snapshot > SNAPSHOT_FACTS and not self.kernel.pending:
             (snapshot, _), self._facts_since_snapshot = self.kernel.freeze(), 0
         self.box.disk.write(batch)
         sync_ms = self.box.rng.randint(0, self.box.trouble.sync_ms)
@@ -199,16 +202,15 @@ class Incarnation:
         else:
             self.wake()
 
-    def _read_gpus(self) -> None:
-        if self.kernel.state.observed.room_waits and not self._reading:
+    def read_gpus(self) -> None:
+        """What the GPUs have in use has changed: the next reading shows it."""
+        if not self._reading:
             self._reading = True
             self.box.timeline.after(self.box.rng.randint(1, VRAM_POLL_MS), self._read)
 
     def _read(self) -> None:
         self._reading = False
-        if not self.ended and self.kernel.state.observed.room_waits:
-            self.post(VramRead(self.box.gpu.read()))
-            self._read_gpus()
+        self.post(VramRead(self.box.gpu.read()))
 
     # ---- callers
 
@@ -254,7 +256,6 @@ class Incarnation:
             if answered or self.ended:
                 return
             answered = True
-            self.calls.pop(action.id, None)
             if outcome != "done":
                 self.troubled_until_ms[action.id] = box.timeline.at_ms + 10_000
             self.post(ActionDone(action.id, action.kind, outcome, message))

@@ -56,11 +56,11 @@ class Held(Struct):
     terms: Terms
     project: str
     fence: int
+    vram_mib: int | None = None
     phase: Literal["making_room", "starting", "ready"] = "making_room"
     cold: bool = False
     warm: bool = False
     adopted: bool = False
-    was_ready: bool = False
 
     @property
     def target(self) -> str | None:
@@ -145,7 +145,7 @@ class Ledger(Struct):
             case TargetReady():
                 lease = self._lease(fact.id)
                 require(lease.phase == "starting", "a target becomes ready after its room was verified, and once")
-                lease.phase, lease.was_ready = "ready", True
+                lease.phase = "ready"
                 self.ready.add(fact.id)
             case LeaseRestarted():
                 lease = self._lease(fact.id)
@@ -223,6 +223,7 @@ class Ledger(Struct):
             terms=fact.terms,
             project=fact.project,
             fence=fact.fence,
+            vram_mib=fact.vram_mib,
             cold=fact.needs_cold_start,
             warm=fact.warm,
             adopted=fact.adopted,

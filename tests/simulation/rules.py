@@ -101,7 +101,7 @@ class Rules:
         elif hasattr(item, "request_id"):
             self.asked[item.request_id] = item
             if isinstance(item, Acquire) and item.wait_ms:
-                self.deadlines[item.request_id] = now.at_ms + item.wait_ms
+                self.deadlines[item.request_id] = self.at_ms + item.wait_ms
 
     def stepped(self, now: Now, item: Input, facts: list[AnyFact]) -> None:
         assert self.life is not None
@@ -121,7 +121,8 @@ class Rules:
         self._was_dirty = bool(observed.gpu_dirty)
         if isinstance(item, CallerGone):
             self._hung_up(item)
-        self._check_deadlines(now)
+        if not self.life.catching_up:
+            self._check_deadlines()
         if isinstance(item, Tick) and state.observed.timers.next_at_ms is not None:
             require(state.observed.timers.next_at_ms > now.at_ms, "every timer that was due has fired")
         if not isinstance(item, Renew):
@@ -153,15 +154,11 @@ class Rules:
                 warm = True
             else:
                 require(not known, f"room is verified only when nothing else is known to run: {container.name} does")
-        lease = self.life.kernel.state.durable.leases.get(fact.id)
-        if not warm and lease is not None and self.doomed == {}:
-            need_mib = lease.vram_mib or TOTAL_MIB
-            free_mib = TOTAL_MIB - self.box.gpu.used_mib
-            if need_mib >= TOTAL_MIB:
-                free_mib += IDLE_MIB
-            require(
-                free_mib >= need_mib, "room is verified by the GPU's own reading: a stopped process is not freed VRAM"
-            )
+        observed = self.life.kernel.state.observed
+        need_mib = self.decided.leases[fact.id].vram_mib or TOTAL_MIB
+        used_mib = observed.gpus[0].used_mib or 0
+        free = used_mib <= IDLE_MIB if need_mib >= TOTAL_MIB else TOTAL_MIB - used_mib >= need_mib
+        require(warm or free, "room is verified by the GPU's own reading: a stopped process is not freed VRAM")
 
     def _hung_up(self, gone: CallerGone) -> None:
         """Once a hang-up is noticed its caller is granted nothing, and a grant that raced it is taken back."""
@@ -181,9 +178,9 @@ class Rules:
             id_ not in books.tickets and id_ not in books.leases, "what a caller that hung up asked for is taken back"
         )
 
-    def _check_deadlines(self, now: Now) -> None:
+    def _check_deadlines(self) -> None:
         for request_id, deadline_ms in list(self.deadlines.items()):
-            if now.at_ms <= deadline_ms + LATE_MS:
+            if self.at_ms <= deadline_ms + LATE_MS:
                 continue
             asked = self.asked[request_id]
             assert isinstance(asked, Acquire)
@@ -213,14 +210,14 @@ class Rules:
             case Queued():
                 require(reply.ticket_id in self.on_disk.queued, "a ticket is on disk before its caller hears of it")
             case Released() if reply.released and isinstance(asked, Release):
-                ended = asked.token_hash.removeprefix("th-") in self.on_disk.ended
+                ended = asked.token_hash.removeprefix("hash of ") in self.on_disk.ended
                 require(ended, "a release is on disk before its caller hears of it")
             case Renewed():
                 assert isinstance(asked, Renew)
-                self._promise(asked.token_hash.removeprefix("th-"), reply.expires_at_ms)
+                self._promise(asked.token_hash.removeprefix("hash of "), reply.expires_at_ms)
             case Refused():
                 told = f"{reply.refusal.detail} {reply.refusal.context}"
-                require("th-" not in told, "no token, nor its hash, is in what people read")
+                require("hash of" not in told, "no token, nor its hash, is in what people read")
             case _:
                 pass
 
@@ -273,7 +270,9 @@ class Rules:
 
     def died(self, container: SimContainer) -> None:
         doomed = self.doomed.pop((container.id, container.run), None)
-        if doomed is not None and doomed.fresh and doomed.since_ms > self.unwell_ms and self.life is not None:
+        if doomed is None or not doomed.fresh or self.life is None or doomed.since_ms <= self.unwell_ms:
+            return
+        if container.id in self.decided.refused and container.id not in self.life.troubled_until_ms:
             self.lives_ms.append(self.at_ms - doomed.since_ms)
 
     def unwell(self) -> None:
@@ -363,7 +362,7 @@ class Rules:
         }
         for what, id_ in timers.at:
             require(id_ in homes[what], f"a {what} timer belongs to something that is there")  # type: ignore[operator]
-        if observed.safe_mode:
+        if observed.safe_mode or observed.stopping:
             return
         for lease in durable.leases.values():
             if not lease.adopted and lease.id not in observed.holds_of:

@@ -67,6 +67,7 @@ class World:
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=trace)
         engine.on_start = self._process_started
         engine.on_death = self._process_died
+        self.box.gpu.changed = lambda: None if self.life is None else self.life.read_gpus()
         self.stacks = stacks.pick(rng)
         self.targets = sorted({stack.target for stack in self.stacks})
         self.people = stacks.People(engine, rng)
@@ -116,6 +117,7 @@ class World:
         self.note("healed", "")
         self.calm = True
         faults.heal(self)
+        self.timeline.drive(self.callers.end_adopted())
 
     def _settle_accounts(self) -> None:
         """Everything owed is paid: every request answered, the queue empty, no lease, nothing runs without a right."""
