@@ -95,7 +95,7 @@ class Journal:
         segment_bytes: int = 4 * MIB,
         ballast_bytes: int = MIB,
         retain_ms: int = 30 * DAY_MS,
-        retain_bytes: int = 48 * MIB,
+        retain_bytes: int = 40 * MIB,
     ) -> Journal:
         """Open ``<data_dir>/journal``, creating it if it is not there. Works on a full disk.
 

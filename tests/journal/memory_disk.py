@@ -92,6 +92,8 @@ class MemoryDisk:
         self.directories |= {path, *path.parents}
 
     def list_directory(self, path: Path) -> list[str]:
+        if path not in self.directories:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         files = [name.name for name in self.names if name.parent == path]
         return files + [name.name for name in self.directories if name.parent == path and name != path]
 
