@@ -37,7 +37,7 @@ from supervisor.core.inputs import (
 )
 from supervisor.engine.compose import PROJECT
 from supervisor.engine.connection import Connection, decode
-from supervisor.engine.errors import ContainerMissing, EngineError
+from supervisor.engine.errors import ContainerMissing, EngineError, EngineTimeout
 from supervisor.engine.events import EventHint, EventStream, translate
 from supervisor.engine.inspect import Inspected, Listed, labelled, to_container
 from supervisor.engine.pending import LIST, Pending
@@ -221,7 +221,9 @@ class Watcher:
         except ContainerMissing:
             pass
         except EngineError as error:
-            logger.debug("container %s cannot be inspected: %s", container_id, error)
+            # A time-out is what a start that takes its time looks like; anything else leaves a container unjudged.
+            level = logging.DEBUG if isinstance(error, EngineTimeout) else logging.WARNING
+            logger.log(level, "container %s cannot be inspected, and is tried again: %s", container_id, error)
             settled = False
         with self._lock:
             if settled:
@@ -275,6 +277,10 @@ class Watcher:
                 session.connection.ping(timeout_s=self._pace.ping_limit_s)
             except EngineError as error:
                 self._break(session, f"a ping failed: {error}")
+                continue
+            except Exception as error:
+                logger.exception("pinging the engine failed")
+                self._break(session, f"internal error: {error!r}")
                 continue
             self._post(EngineContact())
             for container_id in again:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from supervisor.core.inputs import EngineContact, EngineLost, EngineSnapshot
-from supervisor.engine import Pace
+from supervisor.engine import Pace, watcher
 from tests.engine.conftest import QUICK, socket_path
 from tests.engine.fake import Answer, FakeEngine, container, ids
 
@@ -91,19 +91,22 @@ def test_an_engine_that_comes_late_is_found(watch, tmp_path_factory):
     late.close()
 
 
-def test_reconnecting_backs_off_to_two_seconds_and_no_further(watch, tmp_path):
+def test_reconnecting_backs_off_to_a_limit_and_no_further(watch, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    assert (watcher.BACKOFF_FIRST_S, watcher.BACKOFF_MAX_S) == (0.1, 2.0)
+    monkeypatch.setattr(watcher, "BACKOFF_FIRST_S", 0.02)
+    monkeypatch.setattr(watcher, "BACKOFF_MAX_S", 0.4)
     _, inbox = watch(f"unix://{tmp_path}/nobody")
 
     def losses() -> list[float]:
         return [at for at, item in zip(inbox.times_s, inbox.inputs, strict=True) if isinstance(item, EngineLost)]
 
-    times = inbox.until(lambda: losses() if len(losses()) >= 8 else None, within_s=20)
+    times = inbox.until(lambda: losses() if len(losses()) >= 9 else None)
     gaps = [later - earlier for earlier, later in pairwise(times)]
 
-    assert gaps[0] < 0.5
-    assert sorted(gaps[:5]) == gaps[:5]
-    assert all(gap < 3 for gap in gaps)
-    assert gaps[-1] > 1.5
+    assert gaps[0] < 0.2
+    assert sorted(gaps[:4]) == gaps[:4]
+    assert gaps[-1] > 0.35
+    assert all(gap < 2 for gap in gaps)
 
 
 def test_pings_are_contact(watch, fake: FakeEngine):
