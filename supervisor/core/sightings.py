@@ -12,6 +12,7 @@ from supervisor.core.inputs import ActionDone, ContainerGone, ContainerSeen, Eng
 from supervisor.core.labels import merge, services_of
 from supervisor.core.leases import end_lease, failure
 from supervisor.core.model import Container, Lease
+from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
 from supervisor.core.state import Call, Retry, Run, Stale, State
 from supervisor.core.targets import Standing, helpers, members
@@ -206,7 +207,7 @@ def _reopen_windows(txn: Txn) -> None:
     state = txn.state
     until_ms = txn.now.at_ms + state.settings.claim_window_ms
     for ticket_id in list(state.windows):
-        if not state.observed.storage_full and not state.observed.safe_mode:
+        if standstill(state) is None:
             terms = state.durable.tickets[ticket_id].terms
             txn.emit(WindowOpened, id=ticket_id, until_ms=until_ms, owner=terms.owner, target=terms.target)
         state.observed.timers.set(("window", ticket_id), until_ms)
