@@ -179,7 +179,7 @@ def _unknown(labels: Mapping[str, str], prefix: str) -> Iterator[tuple[str, str,
 
 def _nearest(name: str, prefix: str) -> str:
     # Cut: the search is quadratic, and a label's name may be a megabyte.
-    near = difflib.get_close_matches(name[:80].lower().replace("_", "-"), [label.name for label in LABELS], 1, 0.5)
+    near = difflib.get_close_matches(name[:80].lower(), [label.name for label in LABELS], 1, 0.5)
     if near:
         return f"did you mean {prefix}{near[0]}?"
     return f"known are {', '.join(prefix + label.name for label in LABELS)}"

@@ -243,6 +243,9 @@ def test_another_prefix_is_another_set_of_labels(write):
     file = write("docker-compose.yml", GOOD.replace("gpu.", "org.example.gpu."))
 
     assert check_files([file], prefix="org.example.gpu.").ok
+    file.write_text(file.read_text().replace("healthcheck-master", "healthcheck"))
+    message = check_files([file], prefix="org.example.gpu.").problems[-1].message
+    assert "is labelled org.example.gpu.healthcheck-master=true" in message
     assert codes(check_files([file])) == [("error", "no_labels")]
 
 

@@ -74,9 +74,9 @@ def test_a_target_of_one_offs_alone_says_nothing():
 @pytest.mark.parametrize(
     "old",
     [
-        pytest.param(box(id="old"), id="the label names the old one's id"),
-        pytest.param(box(id="x", name="old"), id="or its name"),
-        pytest.param(box(id="old", number=7), id="even where the numbers differ"),
+        pytest.param(box(id="old"), id="one place"),
+        pytest.param(box(id="old", number=7), id="the label names the old one's id"),
+        pytest.param(box(id="x", name="old", number=7), id="or its name"),
     ],
 )
 def test_during_a_recreate_old_and_new_are_one_container(old):
@@ -226,9 +226,13 @@ def test_a_dependency_within_the_target_is_none(other):
 
 
 def test_a_service_that_moves_to_another_target_belongs_to_the_newer_one():
-    moved = box("db", id="new", target="chat", created_wall_ms=2)
+    moved = box("db", id="a", target="chat", created_wall_ms=2)
 
-    assert services_of([moved, box("db")]) == {("comfy", "db"): "chat"}
+    assert services_of([moved, box("db", id="b")]) == {("comfy", "db"): "chat"}
+
+
+def test_a_container_that_compose_did_not_make_has_no_service():
+    assert services_of([box(project="")]) == {}
 
 
 @pytest.mark.parametrize(
