@@ -131,7 +131,8 @@ def acquire(
     target: Annotated[str | None, typer.Argument(help="Which stack. None with --bare.", show_default=False)] = None,
     owner: Annotated[str | None, typer.Option(help="Who asks, for the others. [USER@HOST]", show_default=False)] = None,
     priority: Annotated[
-        int | None, typer.Option(help="Higher goes first. [the target's label]", show_default=False)
+        int | None,
+        typer.Option(help="Higher goes first. [the target's label]", show_default=False, min=-1000, max=1000),
     ] = None,
     ttl: Annotated[
         str | None,
@@ -142,13 +143,15 @@ def acquire(
         typer.Option(help="How long to wait for the turn; 0 not at all. [as long as it takes]", metavar="TIME"),
     ] = None,
     no_wait_ready: Annotated[bool, typer.Option("--no-wait-ready", help="Do not wait until it is healthy.")] = False,
+    ready_timeout: Annotated[str, typer.Option(help="When to give up waiting for that.", metavar="TIME")] = "15m",
     bare: Annotated[bool, typer.Option("--bare", help="The GPU alone: for a process outside Docker.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the token and leave the lease to you.")] = False,
 ) -> None:
     """Lease the GPU for a target, and hold it.
 
-    Waits for the turn, makes room, starts the target, and waits until it is healthy. Holds until Ctrl-C or, with -- COMMAND, until the command ends, whose exit status is passed on. The lease is renewed
-    while it is held; if it is lost, the command is ended.
+    Waits for the turn, makes room, starts the target, and waits until it is healthy. Holds until Ctrl-C or, with
+    -- COMMAND, until the command ends, whose exit status is passed on. The lease is renewed while it is held; if it is
+    lost, the command is ended.
     """
     from supervisor.cli.acquire import acquire as hold  # noqa: PLC0415
     from supervisor.cli.borrower import Wish  # noqa: PLC0415
@@ -167,6 +170,7 @@ def acquire(
         ttl_s=_seconds("--ttl", ttl or ("5m" if detach else "60s")),
         wait_s=None if wait is None else _seconds("--wait", wait),
         wait_ready=not no_wait_ready,
+        ready_timeout_s=_seconds("--ready-timeout", ready_timeout),
     )
     raise typer.Exit(hold(wish, command, detach=detach))
 
@@ -246,7 +250,8 @@ def check(
 ) -> None:
     """Check labels, before anything starts.
 
-    Those of compose files, or of the containers that are there. Exit status 1 if a label must be mended. Warnings are none of those.
+    Those of compose files, or of the containers that are there. Exit status 1 if a label must be mended, or nothing is
+    labelled; not for warnings.
     """
     from supervisor.cli.check import show_check  # noqa: PLC0415
 

@@ -1,7 +1,8 @@
-"""One lease from its owner's side: ask, wait for the turn, renew, give back.
+"""One lease from its owner's side: ask, wait for the turn and for readiness, renew, give back.
 
-A busy GPU is waited for with a ticket, whose token is known at once: so a Ctrl-C can cancel it, and a server that is
-restarted meanwhile finds it again in its journal.
+The first request does not wait, so that a token is there at once: of a lease, or of a place in the queue. What takes
+long is waited for with it. So a Ctrl-C can always give it back, and a server that is restarted meanwhile finds it again
+in its journal.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ from msgspec import Struct
 
 from supervisor.cli.connection import Line
 from supervisor.cli.errors import LeaseLost, Refused, Unreachable
-from supervisor.cli.output import clock_time
 from supervisor.core.errors import SupervisorError
 
 #: One claim stays on the line for this long, then it is made again: a dead line is noticed by then.
 CLAIM_S = 30
-#: What a start may take (evictions, images' own start-up, healthchecks) before the server gives up and says so.
-READY_S = 900
-#: How much later than it said a server's answer may come.
+#: How much later than it said a server's answer may come. A bare lease is answered when room was made for it, and what
+#: must stop for that may have minutes of grace.
 LATE_S = 30.0
+ROOM_S = 900.0
 #: How often the place in the queue is looked at, and how soon something that failed is tried again.
 LOOK_S = 1.0
 RETRY_S = 1.0
@@ -49,14 +49,19 @@ class Wish(Struct, frozen=True, kw_only=True):
     ttl_s: int
     wait_s: int | None
     wait_ready: bool
+    ready_timeout_s: int
 
     @property
     def name(self) -> str:
         return self.target or "the GPU"
 
+    @property
+    def waits_ready(self) -> bool:
+        return self.wait_ready and self.target is not None
+
 
 class Held(Struct, frozen=True):
-    """A lease or a ticket as the server answers it; ``GET`` leaves the token out."""
+    """A lease or a ticket as the server answers it; only the answer that hands it out has the token."""
 
     state: str
     token: str = ""
@@ -68,7 +73,6 @@ class Held(Struct, frozen=True):
     reason: str | None = None
     position: int | None = None
     why: str | None = None
-    until: str | None = None
 
 
 class Renewed(Struct, frozen=True):
@@ -101,15 +105,17 @@ class Borrower:
         deadline = math.inf if self.wish.wait_s is None else time.monotonic() + self.wish.wait_s
         while True:
             held = await self._ask()
-            if held.state not in QUEUED:
-                return self._granted(held)
             try:
-                return self._granted(await self._wait(deadline))
+                if held.state in QUEUED or self.wish.waits_ready:
+                    held = await self._wait(deadline)
             except Refused as refusal:
                 # The line was cut for longer than a claim window. A place is not worth giving up for that.
                 if refusal.code != "ticket_expired":
                     raise
                 self._say("its turn came while the line was cut: queueing again")
+            else:
+                self._ttl_s = held.ttl_seconds or self._ttl_s
+                return held
 
     async def _ask(self) -> Held:
         """The same Idempotency-Key for every try: one whose answer was lost must not become a second lease."""
@@ -119,7 +125,7 @@ class Borrower:
             "owner": wish.owner,
             "priority": wish.priority,
             "ttl_seconds": wish.ttl_s,
-            "wait_ready": wish.wait_ready,
+            "wait_ready": False,
             "queue": wish.wait_s != 0,
         }
         key = {"Idempotency-Key": str(uuid.uuid4())}
@@ -131,7 +137,7 @@ class Borrower:
                     Held,
                     json={name: value for name, value in body.items() if value is not None},
                     headers=key,
-                    answer_s=READY_S + LATE_S,
+                    answer_s=ROOM_S + LATE_S,
                 )
             except Unreachable as error:
                 if not error.asked or not tries_left:
@@ -141,11 +147,6 @@ class Borrower:
                 self.token = held.token
                 return held
         raise AssertionError("the last try returns or raises")
-
-    def _granted(self, held: Held) -> Held:
-        self.token = held.token or self.token
-        self._ttl_s = held.ttl_seconds or self._ttl_s
-        return held
 
     async def _wait(self, deadline: float) -> Held:
         announcing = asyncio.create_task(self._announce())
@@ -165,8 +166,12 @@ class Borrower:
                     "POST",
                     f"/v1/lease/{self.token}/claim",
                     Held,
-                    json={"wait_seconds": wait_s},
-                    answer_s=wait_s + READY_S + LATE_S,
+                    json={
+                        "wait_seconds": wait_s,
+                        "wait_ready": self.wish.wait_ready,
+                        "ready_timeout_seconds": self.wish.ready_timeout_s,
+                    },
+                    answer_s=wait_s + ROOM_S + self.wish.ready_timeout_s + LATE_S,
                 )
             except Refused as refusal:
                 if refusal.code not in STILL_QUEUED:
@@ -187,7 +192,7 @@ class Borrower:
         while True:
             with suppress(Refused, Unreachable):
                 line = describe(self.wish, await self.line.ask("GET", f"/v1/lease/{self.token}", Held))
-                if line != said:
+                if line and line != said:
                     self._say(line)
                 said = line
             await asyncio.sleep(LOOK_S)
@@ -241,10 +246,11 @@ class Borrower:
 
 
 def describe(wish: Wish, held: Held) -> str:
-    """One line about a ticket or a lease that is not ready yet."""
-    if held.state not in QUEUED:
-        return f"{wish.name}: {held.state}"
-    place = "" if held.position is None else f" at place {held.position + 1}"
+    """One line about a ticket, or a lease that is not ready yet; "" where there is nothing to wait for."""
     why = f": {held.why}" if held.why else ""
-    until = f" (until {clock_time(held.until)})" if held.until else ""
-    return f"waiting for {wish.name}{place}{why}{until}"
+    if held.state == "starting":
+        return f"starting {wish.name}{why}"
+    if held.state not in QUEUED:
+        return ""
+    place = "" if held.position is None else f" at place {held.position + 1}"
+    return f"waiting for {wish.name}{place}{why}"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 
+from supervisor.api.shapes import TargetsView
 from supervisor.check import CheckReport, check_containers, check_files
 from supervisor.cli.connection import ask
 from supervisor.cli.errors import FAILED, OK, Unreachable
@@ -39,35 +39,23 @@ def show_check(files: Sequence[Path], project: str | None, config: Path | None, 
     return OK if report.ok else FAILED
 
 
-class _Target(Struct, frozen=True):
-    name: str
-    project: str | None = None
-    vram_mib: int | None = None
-    priority: int = 0
-    problems: tuple[Problem, ...] = ()
-
-
-class _Targets(Struct, frozen=True):
-    targets: tuple[_Target, ...]
-    problems: tuple[Problem, ...] = ()
-
-
 def _of_server() -> CheckReport | None:
     """What the server knows, absent targets aside; None where none answers or it has not seen the engine."""
     try:
-        known = ask("GET", "/v1/targets", _Targets)
+        known = ask("GET", "/v1/targets", TargetsView)
     except Unreachable:
         say("no supervisor answers: asking Docker")
         return None
     specs = tuple(
         TargetSpec(
             name=target.name,
-            project=target.project or "",
+            project=target.project,
             vram_mib=target.vram_mib,
             priority=target.priority,
             problems=target.problems,
         )
         for target in known.targets
+        if target.state != "absent"
     )
     found = [problem for spec in specs for problem in spec.problems]
     found += [problem for problem in known.problems if problem not in found]

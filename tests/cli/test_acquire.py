@@ -1,0 +1,363 @@
+"""``acquire`` and ``release``: asking, queueing, holding, giving back; what is said and with which exit status."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from tests.cli.fake import FakeServer, Problem
+
+TRUE = ("--", "true")
+
+
+def test_a_command_runs_under_the_lease_and_its_status_is_passed_on(fake: FakeServer, run, tmp_path):
+    seen = tmp_path / "seen"
+    status, out, err = run("acquire", "comfyui", "--", "sh", "-c", f"touch {seen}; echo hello; exit 7")
+
+    assert (status, out) == (7, "hello\n")
+    assert "comfyui is ready: lease l_1 on SIM-0, fence 7" in err
+    assert seen.exists()
+    assert fake.holder is None
+    assert fake.ended == {"t-1": "released"}
+
+
+def test_what_is_asked_for_is_what_was_typed(fake: FakeServer, run):
+    run("acquire", "comfyui", "--owner", "ann", "--priority", "5", "--ttl", "2m", "--no-wait-ready", *TRUE)
+
+    assert fake.asked == [
+        {
+            "target": "comfyui",
+            "owner": "ann",
+            "priority": 5,
+            "ttl_seconds": 120,
+            "wait_ready": False,  # asked for with the claim: the first answer brings the token at once
+            "queue": True,
+        }
+    ]
+    assert fake.keys[0]
+
+
+def test_nothing_is_made_up_where_nothing_was_typed(fake: FakeServer, run):
+    run("acquire", "--bare", *TRUE)
+
+    assert "target" not in fake.asked[0]
+    assert "priority" not in fake.asked[0]
+    assert "@" in fake.asked[0]["owner"]
+
+
+def test_detach_prints_the_token_alone_and_leaves_the_lease(fake: FakeServer, run):
+    status, out, err = run("acquire", "comfyui", "--detach")
+
+    assert (status, out) == (0, "t-1\n")
+    assert "t-1" not in err
+    assert fake.holder is not None
+    assert fake.asked[0]["ttl_seconds"] == 300
+    assert run("release", "t-1") == (0, "released\n", "")
+    assert fake.holder is None
+
+
+def test_a_busy_gpu_is_queued_for_and_the_place_and_the_holder_are_shown(fake: FakeServer, run, quick):
+    fake.take(owner="ann")
+    threading.Timer(0.3, fake.end, ("t-other", "released")).start()
+
+    status, _, err = run("acquire", "ollama", *TRUE)
+
+    assert status == 0
+    assert "waiting for ollama at place 1: comfyui holds the GPU (owner ann)" in err
+    assert err.count("waiting for ollama") == 1, "only what changes is said"
+    assert "ollama is ready" in err
+
+
+def test_a_busy_gpu_that_is_not_waited_for_is_refused_with_3(fake: FakeServer, run):
+    fake.take()
+
+    status, out, err = run("acquire", "ollama", "--wait", "0s")
+
+    assert (status, out) == (3, "")
+    assert err == (
+        "busy: comfyui holds the GPU (owner ann)\n"
+        "hint: wait with --wait 10m, or see the queue with: gpu-supervisor status\n"
+    )
+    assert fake.asked[0]["queue"] is False
+    assert fake.queue == []
+
+
+def test_a_wait_that_runs_out_leaves_the_queue_with_3(fake: FakeServer, run, quick):
+    fake.take()
+
+    status, _, err = run("acquire", "ollama", "--wait", "1s")
+
+    assert status == 3
+    assert "busy: comfyui holds the GPU (owner ann)" in err
+    assert fake.queue == []
+
+
+def test_a_ticket_that_expired_while_the_line_was_cut_is_asked_for_again(fake: FakeServer, run, quick):
+    fake.take()
+
+    def expire() -> None:
+        fake.until(lambda: fake.queue)
+        fake.end("t-1", "ticket_expired")
+        fake.until(lambda: len(fake.asked) == 2)
+        fake.end("t-other", "released")
+
+    thread = threading.Thread(target=expire)
+    thread.start()
+    status, _, err = run("acquire", "ollama", *TRUE)
+    thread.join(10)
+
+    assert status == 0
+    assert "queueing again" in err
+    assert fake.keys[0] != fake.keys[1], "a new ticket is a new request"
+
+
+def test_a_server_that_goes_away_while_we_queue_is_waited_for(fake: FakeServer, run, quick):
+    fake.take()
+
+    def restart() -> None:
+        fake.until(lambda: fake.queue)
+        fake.set_cut(True)
+        fake.until(lambda: fake.cut, 1)
+        threading.Event().wait(0.2)
+        fake.set_cut(False)
+        fake.end("t-other", "released")
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    status, _, err = run("acquire", "ollama", *TRUE)
+    thread.join(10)
+
+    assert status == 0
+    assert "its place in the queue is kept, trying again" in err
+    assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "shown"),
+    [
+        pytest.param(
+            Problem(404, "target_unknown", "no container is labelled gpu.target=comfy; did you mean comfyui?"),
+            1,
+            "error: no container is labelled gpu.target=comfy; did you mean comfyui?\n"
+            "hint:  see what there is with: gpu-supervisor status\n",
+            id="no such target",
+        ),
+        pytest.param(
+            Problem(503, "queue_full", "20000 tickets wait already", retryable=True),
+            3,
+            "busy: 20000 tickets wait already\nhint: see the queue with: gpu-supervisor status\n",
+            id="a full queue may have room later",
+        ),
+        pytest.param(
+            Problem(500, "something_new", "a \x07 bell"),
+            1,
+            "error: a \\x07 bell\n",
+            id="a code that this version does not know",
+        ),
+    ],
+)
+def test_a_refusal_is_shown_with_what_to_do_about_it(fake: FakeServer, run, problem, status, shown):
+    fake.refusals["comfy"] = problem
+
+    assert run("acquire", "comfy", *TRUE) == (status, "", shown)
+
+
+def test_a_start_that_fails_is_shown_with_its_last_words_made_harmless(fake: FakeServer, run):
+    fake.start_failure = Problem(502, "target_failed", "comfyui exited with 1", logs_tail="one\n\x1b[31mtwo")
+
+    status, _, err = run("acquire", "comfyui", *TRUE)
+
+    assert status == 1
+    assert "error: comfyui exited with 1\n  | one\n  | \\x1b[31mtwo\nhint:  see why with: docker logs" in err
+    assert fake.holder is None
+
+
+def test_an_interrupted_start_is_given_back_at_once(fake: FakeServer, spawn):
+    fake.starting = True
+    process = spawn(["acquire", "comfyui"])
+    until_line(process, "starting comfyui: room is being made")
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(10) == 130
+    assert fake.ended == {"t-1": "released"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["acquire"], "name a target, or say --bare", id="no target"),
+        pytest.param(["acquire", "x", "--bare"], "name a target, or say --bare", id="a bare target"),
+        pytest.param(["acquire", "x", "--"], "there is no command after --", id="no command"),
+        pytest.param(["acquire", "x", "--detach", *TRUE], "--detach leaves at once", id="detached, but for a command"),
+        pytest.param(["acquire", "x", "--ttl", "soon"], '--ttl: "soon" is not a duration', id="no duration"),
+        pytest.param(["acquire", "x", "--wait", "-1"], '--wait: "-1" is not a duration', id="a negative wait"),
+        pytest.param(["acquire", "x", "y"], "unexpected extra argument", id="two targets are no command"),
+        pytest.param(["acquire", "x", "--prio", "1"], "No such option", id="no such option"),
+        pytest.param(["release"], "name the token of a lease, or --force", id="nothing to release"),
+        pytest.param(["release", "t", "--force"], "name the token of a lease, or --force", id="both"),
+        pytest.param(
+            ["release", "--target", "x"], "name the token of a lease, or --force", id="a target without force"
+        ),
+        pytest.param(["frobnicate"], "No such command", id="no such command"),
+    ],
+)
+def test_a_command_line_that_cannot_be_meant_is_refused_with_2(fake: FakeServer, run, arguments, message):
+    status, out, err = run(*arguments)
+
+    assert (status, out) == (2, "")
+    assert message in err
+    assert fake.asked == []
+
+
+def test_a_command_that_does_not_exist_gives_the_lease_back(fake: FakeServer, run):
+    status, _, err = run("acquire", "comfyui", "--", "/no/such/command")
+
+    assert status == 127
+    assert "error: /no/such/command: no such file or directory" in err
+    assert fake.holder is None
+
+
+def test_a_command_that_dies_of_a_signal_has_the_status_that_a_shell_gives_it(fake: FakeServer, run):
+    assert run("acquire", "comfyui", "--", "sh", "-c", "kill -9 $$")[0] == 137
+
+
+def test_the_lease_is_renewed_while_the_command_runs(fake: FakeServer, spawn, monkeypatch):
+    fake.ttl_s = 0.3
+    process = spawn(["acquire", "comfyui", "--", "sleep", "30"])
+
+    fake.until(lambda: fake.renewals >= 3)
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert fake.holder is None
+
+
+def test_a_server_that_restarts_while_we_hold_is_waited_for(fake: FakeServer, spawn):
+    fake.ttl_s = 0.3
+    process = spawn(["acquire", "comfyui"])
+    fake.until(lambda: fake.renewals >= 1)
+    fake.set_cut(True)
+    assert process.stderr is not None
+    until_line(process, "the lease is kept, trying again")
+    seen = fake.renewals
+    fake.set_cut(False)
+
+    fake.until(lambda: fake.renewals > seen)
+    until_line(process, "the server answers again")
+
+
+def test_a_lost_lease_ends_the_command_with_5(fake: FakeServer, spawn):
+    fake.ttl_s = 0.3
+    process = spawn(["acquire", "comfyui", "--", "sleep", "30"])
+    fake.until(lambda: fake.renewals >= 1)
+    fake.end("t-1", "forced")
+
+    _, err = process.communicate(timeout=15)
+
+    assert process.returncode == 5
+    assert "error: the lease of comfyui was lost: this lease has ended (forced)" in err
+    assert "gpu-supervisor audit" in err
+
+
+def test_a_job_that_is_done_ends_the_hold_with_0(fake: FakeServer, spawn):
+    fake.ttl_s = 0.3
+    process = spawn(["acquire", "batch"])
+    fake.until(lambda: fake.renewals >= 1)
+    fake.end("t-1", "target_completed")
+
+    _, err = process.communicate(timeout=15)
+
+    assert (process.returncode, err.splitlines()[-1]) == (0, "batch is done")
+
+
+def test_a_job_that_was_over_at_once_is_not_held(fake: FakeServer, run):
+    fake.answer_state = "ended"
+
+    status, _, err = run("acquire", "batch")
+
+    assert (status, err.splitlines()[-1]) == (0, "batch is done (ended)")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_holding_releases(fake: FakeServer, spawn, number):
+    process = spawn(["acquire", "comfyui"])
+    until_line(process, "held until Ctrl-C")
+    process.send_signal(number)
+
+    assert process.wait(10) == 0
+    assert fake.holder is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_queueing_gives_the_place_up(fake: FakeServer, spawn, number):
+    fake.take()
+    process = spawn(["acquire", "ollama"])
+    until_line(process, "waiting for ollama")
+    process.send_signal(number)
+
+    _, err = process.communicate(timeout=10)
+
+    assert process.returncode == 128 + number
+    assert "gave up waiting for ollama" in err
+    assert fake.queue == []
+
+
+def test_a_signal_goes_to_the_command_which_may_take_its_time(fake: FakeServer, spawn, tmp_path):
+    ready = "trap 'echo saved; exit 3' TERM; echo started; while :; do sleep 0.05; done"
+    process = spawn(["acquire", "comfyui", "--", "sh", "-c", ready])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGTERM)
+
+    out, _ = process.communicate(timeout=10)
+
+    assert (process.returncode, out) == (3, "saved\n")
+    assert fake.holder is None
+
+
+def test_release_says_so_if_nothing_has_the_token(fake: FakeServer, run):
+    status, out, err = run("release", "t-gone")
+
+    assert (status, out) == (1, "")
+    assert "no lease or ticket has this token" in err
+    assert "t-gone" not in err
+
+
+def test_somebody_elses_lease_is_released_by_force_only(fake: FakeServer, run):
+    fake.take()
+
+    assert run("release", "--target", "other", "--force")[0] == 1
+    assert run("release", "--target", "comfyui", "--force") == (0, "released comfyui\n", "")
+    assert fake.holder is None
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "unix:///no/such/socket"])
+def test_no_server_is_said_with_how_to_start_one_and_4(run, monkeypatch, url):
+    monkeypatch.setenv("GPU_SUPERVISOR_URL", url)
+
+    status, out, err = run("acquire", "comfyui")
+
+    assert (status, out) == (4, "")
+    assert f"error: no supervisor answers at {url}" in err
+    assert "gpu-supervisor serve" in err
+
+
+def test_a_url_that_is_none_is_refused_with_2(run, monkeypatch):
+    monkeypatch.setenv("GPU_SUPERVISOR_URL", "localhost:8080")
+
+    status, _, err = run("acquire", "comfyui")
+
+    assert status == 2
+    assert "write http://127.0.0.1:8080 or unix:///path/to/socket" in err
+
+
+def until_line(process: subprocess.Popen[str], text: str) -> None:
+    """Read stderr up to a line with ``text``; the test's own time limit bounds it."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"it ended without saying: {text}")
