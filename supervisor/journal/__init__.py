@@ -1,7 +1,7 @@
 """What was decided, on disk: append, sync, replay, snapshots; torn tails, damage, salvage.
 
 ``frame`` is the format, ``disk`` the file system underneath, ``recovery`` reads, ``journal`` writes, ``inspection`` and
-``salvage`` are for people. Nothing in here knows what a fact means.
+``salvage`` are for people. Nothing but ``salvage`` knows what a fact means.
 """
 
 from supervisor.journal.disk import Disk, OsDisk

@@ -9,9 +9,18 @@ JournalError
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from supervisor.core.errors import SupervisorError
+
+HINTS: dict[int | None, str] = {
+    errno.ENOSPC: "free some space (df, du); a restart goes on from what is on the disk",
+    errno.EDQUOT: "free some space or raise the quota; a restart goes on from what is on the disk",
+    errno.EACCES: "the data directory must belong to the user who runs the supervisor; see --data-dir",
+    errno.EPERM: "the data directory must belong to the user who runs the supervisor; see --data-dir",
+    errno.EROFS: "the file system is mounted read-only; see --data-dir",
+}
 
 
 class JournalError(SupervisorError):
@@ -70,7 +79,5 @@ class JournalBroken(JournalError):
     code = "journal_broken"
 
     def __init__(self, what: str, why: BaseException | str) -> None:
-        super().__init__(
-            f"{what}: {why}",
-            hint="look at the disk (dmesg, df); a restart replays what is on it",
-        )
+        number = why.errno if isinstance(why, OSError) else None
+        super().__init__(f"{what}: {why}", hint=HINTS.get(number, "look at the disk (dmesg); a restart replays it"))

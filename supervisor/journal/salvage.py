@@ -1,7 +1,8 @@
 """Making a damaged journal usable again, after a person has decided to: ``gpu-supervisor journal salvage``.
 
 What was good up to the damage stays as it is, byte for byte. The damaged files are put aside whole. What stands behind
-the damage is given up, or taken over where it verifies and still makes sense without what was lost.
+the damage is given up, or taken over where it verifies and still makes sense without what was lost. This is the one
+module of the journal that knows what facts mean.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from supervisor.core.apply import apply
 from supervisor.core.apply import replay as replay_state
-from supervisor.core.facts import AnyFact
+from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted
+from supervisor.core.model import Terms
 from supervisor.core.state import Settings, State
 from supervisor.journal.disk import Disk, OsDisk, read_file, remove_if_there
-from supervisor.journal.errors import JournalBroken
+from supervisor.journal.errors import JournalBroken, JournalTooNew
 from supervisor.journal.frame import FORMAT, SegmentHeader, encode_record, encode_segment_header
 from supervisor.journal.inspection import Found, sweep
 from supervisor.journal.journal import ENCODER
@@ -85,20 +88,23 @@ def _salvage(disk: Disk, directory: Path, version: str, *, skip_damage: bool) ->
     if recovery.walk.damage is None:
         return Salvaged(damage="")
     stood_behind = list(_behind(disk, recovery, version))
-    taken = _sensible(disk, recovery, [facts for _, facts in stood_behind], version) if skip_damage else []
-    doomed = [segment.path for segment in recovery.segments if segment.index >= recovery.walk.end.index]
-    doomed += [snapshot.path for snapshot in recovery.bad_snapshots]
-    clean = _clean(disk, directory, recovery, taken, version)
-    put_aside = _put_aside(disk, directory, doomed)
-    for path in doomed:
-        if path not in clean:
-            disk.unlink(path)
-    for path, data in clean.items():
-        put_file(disk, path, data)
-    disk.sync_directory(directory)
-    disk.unlink(directory / f"{put_aside}{UNFINISHED}")
-    disk.sync_directory(directory)
-    return _report(recovery, put_aside, stood_behind, taken, skip_damage=skip_damage)
+    found = [fact for _, facts in stood_behind for fact in facts]
+    unreadable = _unreadable(recovery, stood_behind)
+    state = _state_left(disk, recovery, version)
+    taken, count = _take_over(state, [facts for _, facts in stood_behind]) if skip_damage else ([], 0)
+    taken += _fence_off(state, found, unreadable)
+    put_aside = _replace(disk, directory, recovery, _clean(disk, directory, recovery, taken, version))
+    return Salvaged(
+        damage=str(recovery.walk.damage),
+        put_aside=put_aside,
+        kept_up_to=recovery.walk.end.chain.fact_seq - 1,
+        found_behind=len(found),
+        taken_over=count,
+        senseless=len(found) - count if skip_damage else 0,
+        unreadable=unreadable,
+        behind_from_wall_ms=found[0].wall_ms if found else None,
+        behind_to_wall_ms=found[-1].wall_ms if found else None,
+    )
 
 
 def _behind(disk: Disk, recovery: Recovery, version: str) -> Iterator[tuple[int, list[AnyFact]]]:
@@ -109,12 +115,64 @@ def _behind(disk: Disk, recovery: Recovery, version: str) -> Iterator[tuple[int,
             yield item.record.fact_seq, facts_of(item.data, item.record, item.segment, version)
 
 
-def _sensible(disk: Disk, recovery: Recovery, batches: list[list[AnyFact]], version: str) -> list[list[AnyFact]]:
-    """Return the facts that still make sense without what was lost, by applying them to the state that is left."""
-    snapshot = recovery.snapshot.payload if recovery.snapshot is not None else None
-    state = replay_state(Settings(), snapshot, replay(disk, recovery.walk.runs, version))
-    sensible = ([fact for fact in batch if _applies(state, fact)] for batch in batches)
-    return [batch for batch in sensible if batch]
+def _unreadable(recovery: Recovery, stood_behind: list[tuple[int, list[AnyFact]]]) -> int:
+    """Return how many facts are known, by the numbers of those behind them, to have been there."""
+    if not stood_behind:
+        return 0
+    first, facts = stood_behind[-1]
+    last_good = recovery.walk.end.chain.fact_seq - 1
+    return max(0, first + len(facts) - 1 - last_good - sum(len(batch) for _, batch in stood_behind))
+
+
+def _state_left(disk: Disk, recovery: Recovery, version: str) -> State:
+    """Return the state at the last fact before the damage."""
+    snapshot = recovery.snapshot
+    try:
+        return replay_state(
+            Settings(), snapshot.payload if snapshot is not None else None, replay(disk, recovery.walk.runs, version)
+        )
+    except msgspec.DecodeError as error:
+        assert snapshot is not None, "a record that does not decode is JournalTooNew"
+        raise JournalTooNew(snapshot.path.name, snapshot.version, version, str(error)) from error
+
+
+def _take_over(state: State, batches: list[list[AnyFact]]) -> tuple[list[list[AnyFact]], int]:
+    """Apply the facts that still make sense without what was lost. Return them in batches, and how many there are.
+
+    A grant whose GPU is still held in ``state`` proves that the end of the older lease was lost: that is made up for.
+    """
+    taken: list[list[AnyFact]] = []
+    count = 0
+    for batch in batches:
+        left: list[AnyFact] = []
+        for fact in batch:
+            if isinstance(fact, LeaseGranted):
+                left += _end_overtaken(state, fact)
+            if _applies(state, fact):
+                left.append(fact)
+                count += 1
+        if left:
+            taken.append(left)
+    return taken, count
+
+
+def _end_overtaken(state: State, grant: LeaseGranted) -> list[AnyFact]:
+    overtaken = [lease for lease in state.durable.leases.values() if set(lease.gpus) & set(grant.gpus)]
+    ends: list[AnyFact] = [
+        LeaseEnded(
+            at_ms=grant.at_ms,
+            wall_ms=grant.wall_ms,
+            id=lease.id,
+            reason="salvaged",
+            resident=False,
+            owner=lease.terms.owner,
+            target=lease.target,
+        )
+        for lease in overtaken
+    ]
+    for end in ends:
+        apply(state, end)
+    return ends
 
 
 def _applies(state: State, fact: AnyFact) -> bool:
@@ -123,6 +181,37 @@ def _applies(state: State, fact: AnyFact) -> bool:
     except (KeyError, ValueError, AssertionError):
         return False
     return True
+
+
+def _fence_off(state: State, found: list[AnyFact], unreadable: int) -> list[list[AnyFact]]:
+    """Return facts that lift the fence above every one that may have been handed out, as a batch, or nothing.
+
+    A fence only grows, also over a loss: each unreadable fact may have been a grant. A bare lease that was granted and
+    ended at once lifts it and changes nothing else, and the audit says where it comes from.
+    """
+    fences = [fact.fence for fact in found if isinstance(fact, LeaseGranted)]
+    fence = max([state.durable.fence, *fences]) + unreadable
+    if fence == state.durable.fence:
+        return []
+    at_ms = max([state.durable.time_ms, *(fact.at_ms for fact in found)])
+    wall_ms = max([state.durable.time_wall_ms, *(fact.wall_ms for fact in found)])
+    id_ = f"salvage-{fence}"
+    granted = LeaseGranted(
+        at_ms=at_ms,
+        wall_ms=wall_ms,
+        id=id_,
+        fence=fence,
+        token_hash="",
+        token_known=False,
+        terms=Terms(target=None, owner="salvage", priority=0, ttl_ms=0),
+        project="",
+        gpus=(),
+        vram_mib=None,
+    )
+    ended = LeaseEnded(
+        at_ms=at_ms, wall_ms=wall_ms, id=id_, reason="salvaged", resident=False, owner="salvage", target=None
+    )
+    return [[granted, ended]]
 
 
 def _clean(
@@ -144,6 +233,22 @@ def _clean(
             parts.append(record)
         files[segment_path(directory, index)] = b"".join(parts)
     return files
+
+
+def _replace(disk: Disk, directory: Path, recovery: Recovery, clean: dict[Path, bytes]) -> str:
+    """Put the damaged files aside, and ``clean`` in their place. Returns the name of the folder they are in now."""
+    doomed = [segment.path for segment in recovery.segments if segment.index >= recovery.walk.end.index]
+    doomed += [snapshot.path for snapshot in recovery.bad_snapshots]
+    put_aside = _put_aside(disk, directory, doomed)
+    for path in doomed:
+        if path not in clean:
+            disk.unlink(path)
+    for path, data in clean.items():
+        put_file(disk, path, data)
+    disk.sync_directory(directory)
+    disk.unlink(directory / f"{put_aside}{UNFINISHED}")
+    disk.sync_directory(directory)
+    return put_aside
 
 
 def _put_aside(disk: Disk, directory: Path, doomed: list[Path]) -> str:
@@ -178,28 +283,3 @@ def _undo_unfinished(disk: Disk, directory: Path) -> None:
         disk.sync_directory(directory)
         disk.unlink(directory / marker)
         disk.sync_directory(directory)
-
-
-def _report(
-    recovery: Recovery,
-    put_aside: str,
-    stood_behind: list[tuple[int, list[AnyFact]]],
-    taken: list[list[AnyFact]],
-    *,
-    skip_damage: bool,
-) -> Salvaged:
-    kept_up_to = recovery.walk.end.chain.fact_seq - 1
-    found = [fact for _, batch in stood_behind for fact in batch]
-    kept = sum(len(batch) for batch in taken)
-    last = stood_behind[-1][0] + len(stood_behind[-1][1]) - 1 if stood_behind else kept_up_to
-    return Salvaged(
-        damage=str(recovery.walk.damage),
-        put_aside=put_aside,
-        kept_up_to=kept_up_to,
-        found_behind=len(found),
-        taken_over=kept,
-        senseless=len(found) - kept if skip_damage else 0,
-        unreadable=max(0, last - kept_up_to - len(found)),
-        behind_from_wall_ms=found[0].wall_ms if found else None,
-        behind_to_wall_ms=found[-1].wall_ms if found else None,
-    )

@@ -11,7 +11,7 @@ from supervisor.core.apply import freeze, replay
 from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted, RoomVerified, StopFailed
 from supervisor.core.model import Terms
 from supervisor.core.state import Settings, State
-from supervisor.journal import Journal, JournalBroken, JournalLocked, Salvaged, salvage, show, verify
+from supervisor.journal import Journal, JournalBroken, JournalLocked, JournalTooNew, Salvaged, salvage, show, verify
 from supervisor.journal.inspection import Shown
 from tests.journal.facts import DATA, fact, facts, open_journal, replayed
 from tests.journal.memory_disk import MemoryDisk
@@ -46,7 +46,8 @@ def save_as_it_is(disk: MemoryDisk) -> MemoryDisk:
 
 
 def numbers(found: list[AnyFact]) -> list[int]:
-    return [item.at_ms // 10 for item in found]
+    """Return which of our facts are there; what lifts the fence is not ours."""
+    return [item.at_ms // 10 for item in found if isinstance(item, StopFailed)]
 
 
 def reopened(disk: MemoryDisk) -> list[int]:
@@ -187,7 +188,7 @@ def test_a_fact_that_rests_on_a_lost_one_is_left_out(*, snapshot: bool):
     journal = open_journal(disk)
     state = replay(Settings(), journal.snapshot, journal.replay())
     assert list(state.durable.leases) == ["c"]
-    assert (state.durable.fence, state.durable.fact_seq, journal.fact_seq) == (6, 4, 4)
+    assert (state.durable.fact_seq, journal.fact_seq) == (6, 6), "four, and two that lift the fence"
 
 
 def test_without_a_good_snapshot_and_without_the_beginning_what_makes_sense_alone_is_taken_over():
@@ -202,6 +203,61 @@ def test_without_a_good_snapshot_and_without_the_beginning_what_makes_sense_alon
     assert (done.kept_up_to, done.found_behind) == (0, 18)
     assert JOURNAL / "damaged-1" / "snapshot-000000000060" in disk.names
     assert reopened(disk) == []
+
+
+@pytest.mark.parametrize(
+    ("hurt", "skip_damage", "fence"),
+    [
+        pytest.param(3, False, 9 + 1, id="grants that are given up, and one unreadable fact that may have been one"),
+        pytest.param(3, True, 9 + 1, id="grants that are taken over, and an unreadable one"),
+        pytest.param(1, False, 9 + 1, id="nothing is left"),
+    ],
+)
+def test_a_fence_grows_over_a_loss(hurt: int, *, skip_damage: bool, fence: int):
+    disk = MemoryDisk()
+    journal = open_journal(disk)
+    for number in range(1, 10):
+        journal.write([granted(f"l{number}", number)])
+        journal.write([ended(f"l{number}", number)])
+    journal.close()
+    hit(disk, hurt)
+
+    salvage(DATA, version="0.1.0", skip_damage=skip_damage, disk=disk)
+
+    state = replay(Settings(), None, open_journal(disk).replay())
+    assert state.durable.fence == fence
+    assert state.durable.leases == {}
+    assert state.durable.time_ms == 9
+
+
+def test_a_lease_whose_end_was_lost_ends_when_another_holds_its_gpu():
+    disk = MemoryDisk()
+    journal = open_journal(disk)
+    for item in (granted("a", 1), ended("a", 2), granted("b", 3), fact(4)):
+        journal.write([item])
+    journal.close()
+    hit(disk, 2)
+
+    assert salvage(DATA, version="0.1.0", skip_damage=True, disk=disk).taken_over == 2
+
+    journal = open_journal(disk)
+    assert list(replay(Settings(), None, journal.replay()).durable.leases) == ["b"]
+    assert [item.reason for _, item in journal.history(0, 9) if isinstance(item, LeaseEnded)] == ["salvaged"] * 2
+
+
+def test_a_snapshot_of_a_later_version_is_not_salvaged():
+    disk = two_segments()
+    open_journal(disk, segment_bytes=2700).save_snapshot(b"from the future", 60)
+    disk = save_as_it_is(disk)
+    journal = open_journal(disk, segment_bytes=2700)
+    journal.write(facts(60, 3))
+    journal.write(facts(63, 3))
+    journal.close()
+    hit(disk, 21)
+
+    with pytest.raises(JournalTooNew, match="snapshot-000000000060"):
+        salvage(DATA, version="0.1.0", disk=disk)
+    assert open_journal(disk).damage
 
 
 # ---- refusals, and crashes
