@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -186,8 +187,9 @@ def test_a_write_that_stops_in_allocated_room_is_cut_back_before_anything_follow
     journal.write(facts(10, 5))
 
     assert "00000002.segment" in disk.list_directory(DATA / "journal")
-    assert read_back(disk.crash()) == facts(0, 15)
     assert journal.history(0, 100) == list(enumerate(facts(0, 15), 1))
+    for wreck in ("lost", "kept", *(random.Random(seed) for seed in range(40))):
+        assert read_back(disk.crash(wreck)) == facts(0, 15)
 
 
 def test_a_sync_that_finds_no_room_is_the_end():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -135,6 +136,28 @@ def test_history_passes_over_a_segment_that_retention_just_deleted(long: Journal
     assert first > 1
 
 
+def test_history_is_whole_while_another_thread_writes_and_old_segments_go(tmp_path: Path):
+    journal = Journal.open(tmp_path, version="0.1.0", segment_bytes=16_384, ballast_bytes=4_096, retain_bytes=65_536)
+
+    def work() -> None:
+        for number in range(0, 3_000, 5):
+            journal.write(facts(number, 5))
+            if number % 500 == 495:
+                journal.save_snapshot(b"", journal.fact_seq)
+
+    writer = threading.Thread(target=work)
+    writer.start()
+    seen = 0
+    while writer.is_alive() or seen < journal.fact_seq:
+        page = journal.history(seen, 400)
+        assert page == [(seq, fact(seq - 1)) for seq, _ in page]
+        seen = page[-1][0] if page else seen
+
+    assert seen == 3_000
+    assert journal.history(0, 1)[0][0] > 1, "retention was at work meanwhile"
+    journal.close()
+
+
 # ---- one writer
 
 
@@ -173,6 +196,28 @@ def test_an_opening_that_fails_gives_the_lock_back():
     disk.before = lambda operation, path: None
 
     open_journal(disk).close()
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        pytest.param(errno.EACCES, "must belong to the user", id="not ours"),
+        pytest.param(errno.EROFS, "mounted read-only", id="read-only"),
+        pytest.param(errno.EIO, "look at the disk", id="broken"),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_said_with_what_to_do(number: int, hint: str):
+    disk = MemoryDisk()
+
+    def refuse(operation: str, path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    disk.before = refuse
+    with pytest.raises(JournalBroken, match=os.strerror(number)) as caught:
+        open_journal(disk)
+
+    assert hint in caught.value.hint
+    assert caught.value.exit_status == 1
 
 
 def test_a_closed_journal_takes_nothing_more():
