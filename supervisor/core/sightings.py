@@ -44,8 +44,8 @@ def see(txn: Txn, container: Container) -> None:
     if known is None or known.name != container.name:
         _labels_changed(txn, container)
     _follow_run(txn, container, run)
-    if not container.runs and observed.retries.pop(container.id, None) is not None:
-        observed.timers.drop(("retry", container.id))
+    if not container.runs:
+        _forget_retry(txn.state, container.id)
     txn.touch(container.target)
     _remember(txn, container)
 
@@ -58,6 +58,8 @@ def _follow_run(txn: Txn, container: Container, run: Run | None) -> None:
         run.name, run.hinted_after = container.run, None
     elif run is None or run.name != container.run:
         runs[container.id] = Run(container.run, fresh=container.age_ms < txn.state.settings.fresh_ms)
+        # What was waited for is over: the call had its effect, and somebody started it anew.
+        _forget_retry(txn.state, container.id)
 
 
 def hinted(txn: Txn, hint: StartHinted) -> None:
@@ -67,6 +69,7 @@ def hinted(txn: Txn, hint: StartHinted) -> None:
     if container is None or container.status == "running":
         return
     observed.runs[hint.id] = Run(hint.run, fresh=True, hinted_after=container.run)
+    _forget_retry(txn.state, hint.id)
     observed.containers[hint.id] = replace(
         container,
         status="running",
@@ -296,6 +299,11 @@ def _retry_later(txn: Txn, done: ActionDone) -> int:
     observed.retries[done.container_id] = Retry(failures, at_ms, done.message or done.outcome)
     observed.timers.set(("retry", done.container_id), at_ms)
     return failures
+
+
+def _forget_retry(state: State, container_id: str) -> None:
+    if state.observed.retries.pop(container_id, None) is not None:
+        state.observed.timers.drop(("retry", container_id))
 
 
 def seen(txn: Txn, item: ContainerSeen | ContainerGone) -> None:
