@@ -6,7 +6,7 @@ from supervisor.core import policy
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import ResidencyEnded
 from supervisor.core.inputs import CallerGone, Evict, ForceRelease, Release
-from supervisor.core.leases import end_lease, end_ticket, ended_refusal, let_go, on_the_line, start_ttl
+from supervisor.core.leases import end_lease, end_ticket, ended_refusal, let_go, on_the_line, start_ttl, start_window
 from supervisor.core.model import Lease
 from supervisor.core.replies import Released
 from supervisor.core.requests import keep_ticket, not_leasable, not_your_turn, unknown_lease
@@ -102,18 +102,26 @@ def caller_gone(txn: Txn, request: CallerGone) -> None:
     elif caller.id in state.durable.leases:
         lease = state.durable.leases[caller.id]
         # A claim that was never answered stays claimable for one window; a refreshed lease goes on as it was.
-        start_ttl(txn, lease, None if lease.answer_due else state.settings.claim_window_ms)
+        if lease.answer_due:
+            start_ttl(txn, lease)
+        else:
+            start_window(txn, lease)
 
 
 def _take_back(txn: Txn, id_: str) -> None:
-    """End what nobody can use: only the lost answer would have told its token. A key can fetch it again."""
+    """End what nobody can use: only the lost answer would have told its token. A key can fetch it again.
+
+    Two requests with one key may have had the same answer, and only one of them was lost.
+    """
     state = txn.state
     ticket = state.durable.tickets.get(id_)
     lease = state.durable.leases.get(id_)
     if ticket is not None and ticket.terms.scope is None:
         end_ticket(txn, ticket, "caller_gone", ended_refusal("ticket", "caller_gone"))
     elif lease is not None and (lease.terms.scope is not None or lease.token_known):
-        start_ttl(txn, lease, state.settings.claim_window_ms)
+        if not lease.token_known and id_ not in state.observed.handed.values():
+            state.observed.promised.pop(id_, None)
+        start_window(txn, lease)
     elif lease is not None:
         end_lease(txn, lease, "caller_gone", ended_refusal("lease", "caller_gone"))
 

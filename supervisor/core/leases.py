@@ -123,13 +123,15 @@ def lease_state(txn: Txn, lease: Lease) -> str:
 
 def answer(txn: Txn, lease: Lease) -> None:
     """Answer every caller whose wait for this lease is over; its TTL starts when the last one is answered."""
-    for caller in on_the_line(txn, lease.id):
-        if _is_due(lease, caller.terms):
-            let_go(txn, caller.request_id)
-            if caller.owns:
-                remember_handed(txn, caller.request_id, lease.id)
-            start_ttl(txn, lease)
-            txn.reply(granted(txn, caller.request_id, lease))
+    due = [caller for caller in on_the_line(txn, lease.id) if _is_due(lease, caller.terms)]
+    for caller in due:
+        let_go(txn, caller.request_id)
+    if due:
+        start_ttl(txn, lease)
+    for caller in due:
+        if caller.owns:
+            remember_handed(txn, caller.request_id, lease.id)
+        txn.reply(granted(txn, caller.request_id, lease))
 
 
 def _is_due(lease: Lease, terms: Terms) -> bool:
@@ -139,19 +141,37 @@ def _is_due(lease: Lease, terms: Terms) -> bool:
 
 
 def granted(txn: Txn, request_id: int, lease: Lease) -> Granted:
-    expires_at_ms = txn.state.observed.expires.get(lease.id)
-    return Granted(request_id, lease, expires_at_ms, lease_state(txn, lease))
+    return Granted(request_id, lease, promise(txn, lease), lease_state(txn, lease))
 
 
-def start_ttl(txn: Txn, lease: Lease, ttl_ms: int | None = None) -> None:
-    """Let the lease expire ``ttl_ms`` (its own TTL) from now; not at all while a caller of it is on the line."""
+def promise(txn: Txn, lease: Lease) -> int | None:
+    """Return until when a caller may count on the lease; None if it has no TTL. Only a shorter TTL takes it back."""
+    if lease.adopted:
+        return None
+    observed = txn.state.observed
+    expires_at_ms = observed.expires.get(lease.id, txn.now.at_ms + lease.terms.ttl_ms)
+    observed.promised[lease.id] = expires_at_ms
+    return expires_at_ms
+
+
+def start_ttl(txn: Txn, lease: Lease) -> None:
+    """Let the lease expire one TTL from now; not at all while a caller of it is on the line."""
+    _expire_at(txn, lease, txn.now.at_ms + lease.terms.ttl_ms)
+
+
+def start_window(txn: Txn, lease: Lease) -> None:
+    """Keep the lease for whoever may still fetch its answer, and for as long as anybody was promised."""
+    at_ms = txn.now.at_ms + txn.state.settings.claim_window_ms
+    _expire_at(txn, lease, max(at_ms, txn.state.observed.promised.get(lease.id, 0)))
+
+
+def _expire_at(txn: Txn, lease: Lease, at_ms: int) -> None:
     if lease.adopted:
         return
     observed = txn.state.observed
     if lease.id in observed.holds_of:
         stop_ttl(txn, lease)
         return
-    at_ms = txn.now.at_ms + (lease.terms.ttl_ms if ttl_ms is None else ttl_ms)
     observed.expires[lease.id] = at_ms
     if not observed.safe_mode:  # an end could not be written: known holders keep what they have
         observed.timers.set(("lease", lease.id), at_ms)
@@ -191,6 +211,7 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
     for what in ("lease", "ready", "down", "vram"):
         observed.timers.drop((what, lease.id))
     observed.expires.pop(lease.id, None)
+    observed.promised.pop(lease.id, None)
     observed.launched.pop(lease.id, None)
     observed.down_since.pop(lease.id, None)
     observed.room_waits = False

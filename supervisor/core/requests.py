@@ -20,6 +20,7 @@ from supervisor.core.leases import (
     ended_refusal,
     grant,
     hold,
+    promise,
     remember_handed,
     start_ttl,
     stop_ttl,
@@ -194,6 +195,9 @@ def claim(txn: Txn, request: Claim) -> None:
         detail = f"this token belongs to {held.terms.target or 'a bare lease'}, not to {request.target}"
         return txn.refuse(request.request_id, Refusal("target_mismatch", detail))
     if isinstance(held, Lease):
+        closed = policy.standstill(state) if state.observed.safe_mode or state.observed.stopping else None
+        if closed is not None and held.phase != "ready":  # nothing becomes ready any more: it could only be held
+            return txn.refuse(request.request_id, closed)
         return _refresh(txn, request, held) if request.refresh else _rejoin(txn, request, held)
     return _claim_ticket(txn, request, held)
 
@@ -298,4 +302,4 @@ def renew(txn: Txn, request: Renew) -> None:
             refusal = Refusal("lease_unknown", "this is a ticket, not yet a lease: there is nothing to renew")
         return txn.refuse(request.request_id, refusal)
     start_ttl(txn, lease)
-    return txn.reply(Renewed(request.request_id, state.observed.expires.get(lease.id), lease.terms.ttl_ms))
+    return txn.reply(Renewed(request.request_id, promise(txn, lease), lease.terms.ttl_ms))

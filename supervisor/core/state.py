@@ -175,6 +175,7 @@ class Observed(Struct):
 
     ``unlabelled``: containers without a target whose service a labelled one depends on; started, never stopped.
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
+    ``promised``: until when its callers were last told that a lease lives, at least.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
     ``room_waits``: all that must stop has stopped, and the memory is awaited.
     """
@@ -189,6 +190,7 @@ class Observed(Struct):
     retries: dict[str, Retry] = field(default_factory=dict)
     launched: dict[str, dict[str, str]] = field(default_factory=dict)
     expires: dict[str, int] = field(default_factory=dict)
+    promised: dict[str, int] = field(default_factory=dict)
     holds: dict[int, Hold] = field(default_factory=dict)
     holds_of: dict[str, dict[int, None]] = field(default_factory=dict)
     handed: OrderedDict[int, str] = field(default_factory=OrderedDict)

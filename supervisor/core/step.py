@@ -34,7 +34,7 @@ from supervisor.core.inputs import (
     Tick,
     VramRead,
 )
-from supervisor.core.leases import end_lease, end_ticket, ended_refusal, refuse_all, start_ttl
+from supervisor.core.leases import end_lease, end_ticket, ended_refusal, refuse_all, start_ttl, start_window
 from supervisor.core.model import Now
 from supervisor.core.policy import standstill
 from supervisor.core.requests import acquire, claim, renew
@@ -112,7 +112,7 @@ def _started(txn: Txn, started: Started) -> None:
         if lease.answer_due:
             start_ttl(txn, lease)
         elif lease.token_known or lease.terms.scope is not None:
-            start_ttl(txn, lease, state.settings.claim_window_ms)
+            start_window(txn, lease)
         else:
             end_lease(txn, lease, "caller_gone", ended_refusal("lease", "caller_gone"))
 
