@@ -95,10 +95,11 @@ def stop_in_peace(world: World) -> Script:
     life = world.life
     if life is None or life.stopped:
         return
+    on_the_line = {id_ for id_, waiting in life.waiting.items() if not waiting.left}
     life.post(ShutDown("terminated"))
     yield 20 + world.box.trouble.sync_ms * 2
     if life is world.life:
-        world.rules.shut_down()
+        world.rules.shut_down(on_the_line)
         world.crash()
     yield world.rng.choice((100, 3_000))
     world.start()

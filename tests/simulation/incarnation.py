@@ -59,7 +59,8 @@ class Observer(Protocol):
     """Sees every step before and after it, and everything that leaves."""
 
     def stepping(self, now: Now, item: Input) -> None: ...
-    def stepped(self, now: Now, item: Input, facts: list[AnyFact]) -> None: ...
+    def decided(self, now: Now, item: Input, facts: list[AnyFact]) -> None: ...
+    def stepped(self, now: Now, item: Input) -> None: ...
     def synced(self, facts: list[AnyFact]) -> None: ...
     def acting(self, now: Now, action: Action) -> None: ...
     def replying(self, now: Now, reply: Reply) -> None: ...
@@ -112,6 +113,9 @@ class Incarnation:
         self.stopped, self.catching_up = False, True
         while self._inbox and not self.ended:
             self._feed(self._inbox.popleft())
+        self._tick_at_ms = None
+        if not self.ended:
+            self._feed(Tick())
         self.catching_up = False
         self.wake()
 
@@ -144,8 +148,9 @@ class Incarnation:
             if number <= seq:
                 break
             facts.append(fact)
+        self._observer.decided(now, item, facts[::-1])
         self._let_out(now)
-        self._observer.stepped(now, item, facts[::-1])
+        self._observer.stepped(now, item)
 
     def _let_out(self, now: Now) -> None:
         out = self.kernel.drain()

@@ -58,7 +58,7 @@ class Rules:
         self.restarts = 0
         self.steps = 0
         self._holder: Hold | None = None
-        self._circumstances = Circumstances()
+        self._was_dirty = self._decided_facts = False
 
     @property
     def at_ms(self) -> int:
@@ -84,11 +84,10 @@ class Rules:
     def ends(self) -> None:
         self.life = None
 
-    def shut_down(self) -> None:
-        """The supervisor was asked to end, some time ago."""
+    def shut_down(self, on_the_line: set[int]) -> None:
+        """The supervisor was asked to end a while ago, when these requests were on the line."""
         assert self.life is not None
-        waiting = [one for one in self.life.waiting.values() if not one.left]
-        require(not waiting, "everybody on the line is answered before a shutdown")
+        require(not on_the_line & self.life.waiting.keys(), "everybody on the line is answered before a shutdown")
 
     # ---- one step
 
@@ -103,11 +102,10 @@ class Rules:
             if isinstance(item, Acquire) and item.wait_ms:
                 self.deadlines[item.request_id] = self.at_ms + item.wait_ms
 
-    def stepped(self, now: Now, item: Input, facts: list[AnyFact]) -> None:
+    def decide(self, facts: list[AnyFact]) -> None:
+        """Look at what a step decided, before anything of it leaves."""
         assert self.life is not None
-        self.steps += 1
-        state = self.life.kernel.state
-        observed = state.observed
+        observed = self.life.kernel.state.observed
         circumstances = Circumstances(
             synced=observed.synced,
             storage_full=observed.storage_full,
@@ -119,18 +117,22 @@ class Rules:
             self._look_at(fact)
             self.decided.take(fact, circumstances)
         self._was_dirty = bool(observed.gpu_dirty)
+        self._decided_facts = bool(facts)
+
+    def stepped(self, now: Now, item: Input) -> None:
+        assert self.life is not None
+        self.steps += 1
+        timers = self.life.kernel.state.observed.timers
         if isinstance(item, CallerGone):
             self._hung_up(item)
         if not self.life.catching_up:
             self._check_deadlines()
-        if isinstance(item, Tick) and state.observed.timers.next_at_ms is not None:
-            require(state.observed.timers.next_at_ms > now.at_ms, "every timer that was due has fired")
+        if isinstance(item, Tick) and timers.next_at_ms is not None:
+            require(timers.next_at_ms > now.at_ms, "every timer that was due has fired")
         if not isinstance(item, Renew):
             self._check_life()
-        if facts or self.steps % 16 == 0:
+        if self._decided_facts or self.steps % 16 == 0:
             self._check_state(now)
-
-    _was_dirty = False
 
     def _look_at(self, fact: AnyFact) -> None:
         """Compare a decision with the truth of the box, which the supervisor can only see late."""
@@ -146,14 +148,18 @@ class Rules:
         assert self.life is not None
         warm = False
         for container in self.box.engine.containers.values():
-            if container.target is None or not container.alive:
+            if container.target is None or container.status not in RUNNING:
                 continue
             seen_ms = self.life.watcher.inspected_ms.get(container.id, -1)
             known = seen_ms >= container.started_at_ms
             if container.target == fact.target:
                 warm = True
             else:
-                require(not known, f"room is verified only when nothing else is known to run: {container.name} does")
+                # What waits in the inbox of a process that was stopped is not known yet.
+                require(
+                    not known or self.life.catching_up,
+                    f"room is verified only when nothing else is known to run: {container.name} does",
+                )
         observed = self.life.kernel.state.observed
         need_mib = self.decided.leases[fact.id].vram_mib or TOTAL_MIB
         used_mib = observed.gpus[0].used_mib or 0
@@ -282,7 +288,8 @@ class Rules:
     def _check_life(self) -> None:
         assert self.life is not None
         state, box = self.life.kernel.state, self.box
-        if not state.observed.synced or box.engine.power != "up" or box.settings.mode != "stop" or self.life.stopped:
+        well = state.observed.synced and box.engine.power == "up" and box.settings.mode == "stop"
+        if not well or self.life.stopped or self.life.catching_up:
             self.unwell_ms = self.at_ms
         if not self.doomed:
             return
@@ -330,7 +337,8 @@ class Rules:
         self._check_indexes(state)
         self._check_timers(state, now)
         require(observed.calls.keys() == self.life.calls.keys(), "every call under way is known, and no other")
-        if kernel.durable_seq == durable.fact_seq and not kernel.outbox.actions:
+        waits = observed.timers.next_at_ms is not None and observed.timers.next_at_ms <= now.at_ms
+        if kernel.durable_seq == durable.fact_seq and not waits:
             require(plan(state, now) == [], "a full plan finds nothing that the incremental one missed")
 
     def _check_indexes(self, state: State) -> None:

@@ -28,7 +28,7 @@ from tests.simulation.rules import Rules
 from tests.simulation.timeline import Script, Timeline
 from tests.simulation.watcher import Noise
 
-ACTIVE_MS = 120_000
+ACTIVE_MS = 180_000
 HEAL_MS = 240_000
 TRACE = 40
 
@@ -88,25 +88,26 @@ class World:
                     self.timeline.drive(self.people.up(stack))
         self.timeline.run(self.rng.randint(0, 3_000))
         self.start()
-        for _ in range(self.rng.randint(2, 5)):
+        for _ in range(self.rng.randint(2, 9)):
             self.timeline.drive(self._callers())
         self.timeline.drive(self._people())
         faults.enable(self)
         self.timeline.run(self.timeline.at_ms + active_ms)
         self._heal()
         self.timeline.run(self.timeline.at_ms + HEAL_MS)
+        self._drain_queue()
         self._settle_accounts()
         return self._outcome()
 
     def _callers(self) -> Script:
-        pace_ms = self.rng.choice((1_000, 4_000, 12_000))
+        pace_ms = self.rng.choice((300, 2_000, 6_000))
         while not self.calm:
             yield self.rng.randint(0, 2 * pace_ms)
             if not self.calm:
                 yield from self.callers.anybody()
 
     def _people(self) -> Script:
-        pace_ms = self.rng.choice((3_000, 10_000, 40_000))
+        pace_ms = self.rng.choice((1_000, 4_000, 12_000))
         while not self.calm:
             yield self.rng.randint(0, 2 * pace_ms)
             if not self.calm:
@@ -118,6 +119,14 @@ class World:
         self.calm = True
         faults.heal(self)
         self.timeline.drive(self.callers.end_adopted())
+
+    def _drain_queue(self) -> None:
+        """Each ticket that nobody claims any more takes one claim window."""
+        assert self.life is not None
+        durable = self.life.kernel.state.durable
+        for _ in range(len(durable.tickets) + 1):
+            if durable.tickets:
+                self.timeline.run(self.timeline.at_ms + self.box.settings.claim_window_ms)
 
     def _settle_accounts(self) -> None:
         """Everything owed is paid: every request answered, the queue empty, no lease, nothing runs without a right."""
@@ -191,10 +200,13 @@ class World:
         self.trace.append((now.at_ms, "input", item))
         self.rules.stepping(now, item)
 
-    def stepped(self, now: Now, item: Input, facts: list[AnyFact]) -> None:
+    def decided(self, now: Now, item: Input, facts: list[AnyFact]) -> None:
         for fact in facts:
             self.trace.append((now.at_ms, "  fact", fact))
-        self.rules.stepped(now, item, facts)
+        self.rules.decide(facts)
+
+    def stepped(self, now: Now, item: Input) -> None:
+        self.rules.stepped(now, item)
 
     def synced(self, facts: list[AnyFact]) -> None:
         self.rules.synced(facts)
