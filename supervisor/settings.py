@@ -268,3 +268,16 @@ SETTINGS: tuple[Setting, ...] = (
     ),
 )
 BY_KEY = {setting.key: setting for setting in SETTINGS}
+
+
+def reference() -> str:
+    """Return the README's table of all settings."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for setting in SETTINGS:
+        default = setting.default_words or (f"`{setting.default_shown}`" if setting.default else "none")
+        rows.append(f"| `{setting.key}` | {default} | {setting.meaning} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(reference())

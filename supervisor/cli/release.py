@@ -16,10 +16,6 @@ class Released(Struct, frozen=True):
     reason: str = ""
 
 
-class Status(Struct, frozen=True):
-    """The plain status after a forced release: nothing of it is shown."""
-
-
 def release_token(token: str) -> None:
     """End the lease, or cancel the ticket, of this token.
 
@@ -35,6 +31,12 @@ def release_token(token: str) -> None:
 
 
 def force_release(target: str | None) -> None:
-    """End somebody else's lease: of ``target``, or the only one there is."""
-    ask("POST", "/release", Status, json={"force": True} | ({"target": target} if target else {}))
+    """End somebody else's lease: of ``target``, or the only one there is.
+
+    Raises:
+        SupervisorError: there is none.
+    """
+    done = ask("POST", "/release", Released, json={"force": True} | ({"target": target} if target else {}))
+    if not done.released:
+        raise SupervisorError(f"{target or 'the GPU'} has no lease", "see who holds: gpu-supervisor status")
     answer(f"released {target or 'the lease'}")

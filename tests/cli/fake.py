@@ -126,9 +126,9 @@ class FakeServer:
 
     def force(self, target: str | None) -> tuple[int, dict[str, Any]]:
         if self.holder is None or target not in (None, self.holder["target"]):
-            raise Problem(404, "lease_unknown", f"{target} has no lease")
+            return 200, {"released": False, "state": {}}
         self._drop(self.holder["token"], "forced")
-        return 200, {"state": {}}
+        return 200, {"released": True, "state": {}}
 
     def _grant(self, held: dict[str, Any]) -> dict[str, Any]:
         self.holder = held

@@ -329,7 +329,8 @@ def test_release_says_so_if_nothing_has_the_token(fake: FakeServer, run):
 def test_somebody_elses_lease_is_released_by_force_only(fake: FakeServer, run):
     fake.take()
 
-    assert run("release", "--target", "other", "--force")[0] == 1
+    status, _, err = run("release", "--target", "other", "--force")
+    assert (status, err.splitlines()[0]) == (1, "error: other has no lease")
     assert run("release", "--target", "comfyui", "--force") == (0, "released comfyui\n", "")
     assert fake.holder is None
 
