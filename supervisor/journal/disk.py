@@ -6,6 +6,7 @@ Nothing here knows about records. Offsets and sizes are in bytes; every failure 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -20,7 +21,10 @@ class Disk(Protocol):
     What must be on disk must be synced: the data of a file by ``sync``, its name by ``sync_directory``.
     """
 
-    def make_directories(self, path: Path) -> None: ...
+    def make_directories(self, path: Path) -> None:
+        """Make a directory and those above it, where they are missing, durably."""
+        ...
+
     def list_directory(self, path: Path) -> list[str]: ...
     def sync_directory(self, path: Path) -> None: ...
     def rename(self, old: Path, new: Path) -> None: ...
@@ -58,7 +62,10 @@ class OsDisk:
     """The real one. Directories are made 0700 and files 0600: facts name owners."""
 
     def make_directories(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A synced file is lost all the same if the name of a new directory above it is not on disk.
+        for missing in reversed([directory for directory in (path, *path.parents) if not directory.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+            self.sync_directory(missing.parent)
 
     def list_directory(self, path: Path) -> list[str]:
         return [entry.name for entry in path.iterdir()]
@@ -99,7 +106,12 @@ class OsDisk:
     def allocate(self, file: int, size: int) -> None:
         # fallocate says at once whether there is room; the zeros turn its unwritten extents into written ones,
         # which makes each later sync a fifth cheaper (no extent conversion to be journalled by the file system).
-        os.posix_fallocate(file, 0, size)
+        # glibc makes up for a file system that cannot do it, musl does not: the zeros alone must do there.
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
         for offset in range(0, size, len(ZEROS)):
             write_all(self, file, ZEROS[: size - offset], offset)
 

@@ -38,7 +38,8 @@ SEGMENT_MAGIC = b"gpusvjnl"
 #: Any later format keeps these 128 bytes: magic, format, version at the start, their checksum at the end. So an old
 #: version can always say which new one wrote a file.
 HEADER = 128
-START = struct.Struct("<8sI32s")
+VERSION_BYTES = 32
+START = struct.Struct(f"<8sI{VERSION_BYTES}s")
 PLACE = struct.Struct("<QQQqI")
 
 
@@ -202,7 +203,8 @@ def decode_segment_header(data: bytes) -> SegmentHeader | None:
 
 def seal(magic: bytes, format_: int, version: str, rest: bytes) -> bytes:
     """Return 128 bytes: magic, format, version, ``rest``, zeros, and the checksum of all that."""
-    start = START.pack(magic, format_, version.encode()[:32]) + rest
+    assert len(version.encode()) <= VERSION_BYTES
+    start = START.pack(magic, format_, version.encode()) + rest
     body = start.ljust(HEADER - 4, b"\0")
     assert len(body) == HEADER - 4
     return body + struct.pack("<I", crc32(body))

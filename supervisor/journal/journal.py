@@ -1,7 +1,8 @@
 """The journal: batches of facts, each written and synced as one record.
 
-``write``, ``replenish``, ``save_snapshot`` and ``close`` belong to one thread; ``headroom_bytes`` and ``history`` may
-be called from any other meanwhile: they use values that are replaced as a whole, never changed.
+``write``, ``replenish`` and ``save_snapshot`` belong to one thread; ``headroom_bytes`` and ``history`` may be called
+from any other meanwhile: they use values that are replaced as a whole, never changed. ``close`` waits for what is under
+way.
 
 What is believed of the disk: a sync that returned has kept its word; an unsynced write may be there in any part, its
 sectors in any order; a failed sync means that nobody knows. What is not believed: that bytes stay as they were written.
@@ -12,8 +13,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,7 +73,7 @@ class Journal:
         self.ballast_bytes = limits.ballast_bytes
         self._disk = disk
         self._directory = directory
-        self._lock = lock
+        self._lock: int | None = lock
         self._version = version
         self._limits = limits
         self._runs = found.walk.runs
@@ -82,6 +84,7 @@ class Journal:
         self._headroom = 0
         self._at_ms = 0
         self._failed: BaseException | str = ""
+        self._busy = threading.Lock()
         if not self.damage:
             self._make_ready(found)
 
@@ -224,14 +227,15 @@ class Journal:
             raise JournalBroken("the audit cannot be read", error) from error
 
     def close(self) -> None:
-        """Give back the lock. Everything written is on disk already."""
-        self._failed = self._failed or "it was closed"
-        if self._active is not None:
-            self._disk.close(self._active)
-            self._active = None
-        if self._lock >= 0:
-            self._disk.close(self._lock)
-            self._lock = -1
+        """Give back the lock, once a write that is under way has ended. Any thread; twice is no error."""
+        with self._busy:
+            self._failed = self._failed or "it was closed"
+            if self._active is not None:
+                self._disk.close(self._active)
+                self._active = None
+            if self._lock is not None:
+                self._disk.close(self._lock)
+                self._lock = None
 
     # ---- opening
 
@@ -301,21 +305,19 @@ class Journal:
         reserve = self._reserve.room if self._reserve is not None else 0
         self._headroom = rest + reserve
 
-    def _or_broken(self, what: str) -> AbstractContextManager[None]:
-        if self.damage:
-            raise JournalDamaged(self.damage)
-        if self._failed:
-            raise JournalBroken("the journal takes no more facts", self._failed)
-        return self._breaking(what)
-
     @contextmanager
-    def _breaking(self, what: str) -> Iterator[None]:
-        """Turn a failure of the disk into the end: nothing is tried again on the same journal."""
-        try:
-            yield
-        except OSError as error:
-            self._failed = error
-            raise JournalBroken(what, error) from error
+    def _or_broken(self, what: str) -> Iterator[None]:
+        """Let a change of the disk be made, unless it must not; turn a failure of the disk into the end of them all."""
+        with self._busy:
+            if self.damage:
+                raise JournalDamaged(self.damage)
+            if self._failed:
+                raise JournalBroken("the journal takes no more facts", self._failed)
+            try:
+                yield
+            except OSError as error:
+                self._failed = error
+                raise JournalBroken(what, error) from error
 
     # ---- retention
 

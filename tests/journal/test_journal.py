@@ -77,6 +77,28 @@ def test_an_empty_batch_writes_nothing():
     assert "00000001.segment" not in disk.list_directory(DATA / "journal")
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [
+        pytest.param(bytes(500) + b"\xc1rec and more", id="it is not only zeros"),
+        pytest.param(bytes(100), id="it has another size"),
+    ],
+)
+def test_a_spare_that_cannot_be_trusted_is_made_anew(junk: bytes):
+    disk = MemoryDisk()
+    journal = open_journal(disk)
+    journal.write(facts(0, 3))
+    journal.close()
+    spare = MemoryDisk.holding({DATA / "journal" / "spare": junk.ljust(4096 if len(junk) > 100 else 0, b"\0")})
+    disk.names.update(spare.names)
+
+    journal = open_journal(disk)
+    for number in range(3, 100):
+        journal.write([fact(number)])
+
+    assert read_back(disk.crash()) == facts(0, 100)
+
+
 # ---- history
 
 
@@ -227,6 +249,36 @@ def test_a_closed_journal_takes_nothing_more():
 
     with pytest.raises(JournalBroken, match="it was closed"):
         journal.write([fact(0)])
+
+
+def test_closing_waits_for_a_write_that_is_under_way(tmp_path: Path):
+    journal = Journal.open(tmp_path, version="0.1.0")
+    under_way = threading.Event()
+    broken: list[JournalBroken] = []
+
+    def work() -> None:
+        number = 0
+        while not broken:
+            try:
+                journal.write([fact(number)])
+            except JournalBroken as error:
+                broken.append(error)
+            else:
+                number += 1
+                under_way.set()
+        acknowledged.append(number)
+
+    acknowledged: list[int] = []
+    writer = threading.Thread(target=work)
+    writer.start()
+    assert under_way.wait(10)
+    journal.close()
+    writer.join(10)
+
+    assert "it was closed" in str(broken[0])
+    again = Journal.open(tmp_path, version="0.1.0")
+    assert replayed(again) == facts(0, acknowledged[0])
+    again.close()
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path):
