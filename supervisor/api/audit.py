@@ -1,0 +1,133 @@
+"""Facts as the audit shows them, and ``why``: what last stopped something, in whose favour, and what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from supervisor.api.sentences import sentence
+from supervisor.api.shapes import Event, TargetState, Why
+from supervisor.api.times import rfc3339
+from supervisor.api.views.targets import target_state
+from supervisor.core.facts import AnyFact, ContainerRefused, ContainerSpared, LeaseEnded, ResidencyEnded
+from supervisor.core.model import Now, Terms
+from supervisor.core.requests import create_command
+from supervisor.core.state import State
+
+#: Fields of a fact that an event shows elsewhere, or to nobody: digests of tokens.
+NOT_FIELDS = frozenset({"at_ms", "wall_ms", "token_hash", "token_known", "terms", "target", "container"})
+
+
+def event(seq: int, fact: AnyFact) -> Event:
+    values = msgspec.structs.asdict(fact)
+    terms = values.get("terms")
+    fields = {name: value for name, value in values.items() if name not in NOT_FIELDS}
+    if isinstance(terms, Terms):
+        fields |= _terms_shown(terms)
+    return Event(
+        seq=seq,
+        time=rfc3339(fact.wall_ms),
+        type=type(fact).__name__,
+        sentence=sentence(fact),
+        target=target_of(fact),
+        container=values.get("container"),
+        fields=fields,
+    )
+
+
+def _terms_shown(terms: Terms) -> dict[str, Any]:
+    """Return what was asked for, but for the digests of the caller's key and body."""
+    return {
+        "owner": terms.owner,
+        "priority": terms.priority,
+        "ttl_ms": terms.ttl_ms,
+        "wait_ready": terms.wait_ready,
+        "ready_timeout_ms": terms.ready_timeout_ms,
+    }
+
+
+def target_of(fact: AnyFact) -> str | None:
+    terms = getattr(fact, "terms", None)
+    if isinstance(terms, Terms):
+        return terms.target
+    named: str | None = getattr(fact, "target", None) or getattr(fact, "name", None)
+    return named
+
+
+# ---- why
+
+
+def why(state: State, _now: Now, name: str, history: Sequence[tuple[int, AnyFact]]) -> Why | None:
+    """Explain what last stopped ``name``, a target or a container (name or id), from facts about it, oldest first.
+
+    None if nobody ever heard of it.
+    """
+    newest = next(((seq, fact) for seq, fact in reversed(history) if _stops(fact, name)), None)
+    target = _target(state, name, history)
+    if target is None:
+        return None
+    word = target_state(state, target)
+    by, for_target, for_owner = _who(state, newest[1]) if newest is not None else (None, None, None)
+    told = sentence(newest[1]) if newest is not None else f"nothing stopped {name}, as far as is remembered"
+    return Why(
+        name=name,
+        target=target,
+        state=word,
+        sentence=f"{told}; {target} is {word} now",
+        stopped=event(*newest) if newest is not None else None,
+        by=by,
+        for_target=for_target,
+        for_owner=for_owner,
+        command=_command(state, target, word),
+    )
+
+
+def _stops(fact: AnyFact, name: str) -> bool:
+    """Return whether a fact stopped ``name`` (and not another target in favour of it)."""
+    match fact:
+        case ContainerRefused() | ContainerSpared():
+            return name in {fact.target, fact.container} or fact.container_id.startswith(name)
+        case ResidencyEnded() | LeaseEnded():
+            return fact.target == name and not (isinstance(fact, LeaseEnded) and fact.resident)
+        case _:
+            return False
+
+
+def _target(state: State, name: str, history: Iterable[tuple[int, AnyFact]]) -> str | None:
+    """Return the target that ``name`` is, or belongs to."""
+    if name in state.observed.specs or name in state.durable.remembered:
+        return name
+    for container in state.observed.containers.values():
+        if name == container.name or container.id.startswith(name):
+            return container.target
+    for _, fact in history:
+        if name == target_of(fact) or name == getattr(fact, "container", None):
+            return target_of(fact)
+    return None
+
+
+def _who(state: State, fact: AnyFact) -> tuple[str | None, str | None, str | None]:
+    """Return who decided it, and the target and owner in whose favour."""
+    match fact:
+        case ContainerRefused() | ContainerSpared():
+            lease = state.lease_of(fact.holder) if fact.holder else None
+            return "enforcement", fact.holder, lease.terms.owner if lease is not None else None
+        case ResidencyEnded(reason="evicted"):
+            return "eviction", fact.for_target, fact.for_owner
+        case ResidencyEnded(reason="operator") | LeaseEnded(reason="forced"):
+            return "operator", None, None
+        case LeaseEnded(reason="released"):
+            return fact.owner, None, None
+        case _:
+            return "supervisor", None, None
+
+
+def _command(state: State, target: str, word: TargetState) -> str:
+    lease = f"gpu-supervisor acquire {target}"
+    if word == "absent":
+        return f"{create_command(state, target)} && {lease}"
+    if word == "invalid":
+        return "gpu-supervisor check"
+    return lease

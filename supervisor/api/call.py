@@ -1,0 +1,185 @@
+"""One HTTP request on its way through: what came in, whether its caller is still on the line, and its one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from supervisor.api.bodies import CallerHungUp, decode_body, decode_query, read_body
+from supervisor.api.problems import Answer, RequestRefused, internal_error, problem, refuse
+from supervisor.api.schemas import Body
+from supervisor.core.inputs import Request
+from supervisor.core.replies import Granted, Queued, Reply
+from supervisor.ports import Desk
+
+log = logging.getLogger(__name__)
+B = TypeVar("B", bound=Body)
+
+#: Answers hold tokens and change by the moment.
+COMMON_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+ENCODER = msgspec.json.Encoder()
+
+
+class Call:
+    """One request. ``on_lost`` is called if its answer does not reach the caller."""
+
+    __slots__ = ("_on_lost", "_receive", "_watch", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+        self._on_lost: Callable[[], None] | None = None
+
+    # ---- what came in
+
+    @property
+    def caller(self) -> str:
+        """Who asks, for the scope of idempotency keys. API tokens will put a name here; all of this machine is one."""
+        return str(self.scope.get("gpu_supervisor.caller", "local"))
+
+    def param(self, name: str) -> str:
+        return str(self.scope["path_params"][name])
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header, or None. One that is there twice is refused: which of them counts would be a guess."""
+        values = [value for key, value in self.scope["headers"] if key == name]
+        if len(values) > 1:
+            raise refuse("bad_request", f"the header {name.decode()} is there {len(values)} times")
+        return values[0].decode("latin-1").strip() if values else None
+
+    def query(self, type_: type[B]) -> B:
+        return decode_query(self.scope["query_string"], type_)
+
+    async def body(self, type_: type[B]) -> B:
+        """Return the body; one is needed."""
+        raw = await read_body(self._receive)
+        if not raw:
+            raise refuse("bad_request", "a JSON object is needed as body", field="")
+        return decode_body(raw, type_)
+
+    async def body_or(self, default: B) -> B:
+        """Return the body, or ``default`` where there is none."""
+        raw = await read_body(self._receive)
+        return decode_body(raw, type(default)) if raw else default
+
+    # ---- the caller on the line
+
+    async def hold(self, desk: Desk, request: Request) -> Reply:
+        """Ask, and keep the caller on the line until the reply comes.
+
+        A plain ASGI endpoint is not cancelled when its client goes, so the disconnect is raced. It is watched until
+        the answer is sent: a reply that comes, and finds nobody there any more, is taken back.
+
+        Raises:
+            CallerHungUp: the caller went first; the desk knows it already.
+        """
+        self._watch = asyncio.create_task(until_gone(self._receive))
+        asking = asyncio.ensure_future(desk.ask(request))
+        try:
+            await asyncio.wait((asking, self._watch), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise CallerHungUp
+            reply = asking.result()
+        finally:
+            asking.cancel()  # tells the desk, if it has not answered
+        if isinstance(reply, Granted | Queued):
+            handed = reply.lease.id if isinstance(reply, Granted) else reply.ticket_id
+            self._on_lost = lambda: desk.hang_up(request.request_id, handed)
+        return reply
+
+    @property
+    def hung_up(self) -> bool:
+        return self._watch is not None and self._watch.done()
+
+    def settled(self) -> None:
+        """Say that the caller needs no answer to have what it was granted."""
+        self._on_lost = None
+
+    def lost(self) -> None:
+        """Say that the answer cannot reach the caller."""
+        if self._on_lost is not None:
+            self._on_lost()
+            self._on_lost = None
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+# ---- from a handler to ASGI
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Endpoint:
+    """All methods of one path as one ASGI app. ``path`` is its pattern: a real path may hold a token."""
+
+    def __init__(self, path: str, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = dict(handlers)
+        if "GET" in handlers:
+            self._handlers["HEAD"] = handlers["GET"]
+        self._allow = ", ".join(sorted(self._handlers)).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive)
+        try:
+            answer = await self._answer(call)
+            if call.hung_up:
+                call.lost()
+            else:
+                await send_answer(send, answer)
+        except CallerHungUp:
+            pass
+        except BaseException:
+            call.lost()
+            raise
+        finally:
+            call.close()
+
+    async def _answer(self, call: Call) -> Answer:
+        handler = self._handlers.get(call.scope["method"])
+        if handler is None:
+            detail = f"this path takes {self._allow.decode()}"
+            return refused(refuse("method_not_allowed", detail, headers=((b"allow", self._allow),)))
+        try:
+            return await handler(call)
+        except RequestRefused as refusal:
+            return refused(refusal)
+        except CallerHungUp:
+            raise
+        except Exception:
+            log.exception("%s %s failed", call.scope["method"], self._path)
+            call.lost()
+            return internal_error()
+
+
+def refused(error: RequestRefused) -> Answer:
+    return problem(error.refusal, error.headers)
+
+
+def answer(value: object, status: int = 200) -> Answer:
+    return Answer(status, ENCODER.encode(value))
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    headers = [
+        (b"content-type", answer.content_type),
+        (b"content-length", str(len(answer.body)).encode()),
+        *COMMON_HEADERS,
+        *answer.headers,
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,185 @@
+"""``/v1/lease``: ask, look, claim, renew, give back."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from msgspec import UNSET
+
+from supervisor.api.bodies import printable, target_name
+from supervisor.api.call import Call, answer
+from supervisor.api.context import Context
+from supervisor.api.problems import Answer, refuse
+from supervisor.api.schemas import ClaimBody, EmptyBody, LeaseBody
+from supervisor.api.shapes import LeaseAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
+from supervisor.api.times import rfc3339
+from supervisor.api.tokens import digest, key_scope
+from supervisor.api.views.leases import held
+from supervisor.core.inputs import Acquire, Claim, Release, Renew
+from supervisor.core.model import Terms
+from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed
+from supervisor.core.requests import unknown_lease
+
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+# ---- ask
+
+
+async def lease(api: Context, call: Call) -> Answer:
+    """Ask for a lease; a retry with the same Idempotency-Key gets the first answer, with the same token."""
+    body = await call.body(LeaseBody)
+    target = _target(body)
+    key = _idempotency_key(call)
+    id_ = api.mint.new_id()
+    fresh = api.mint.new_token() if key is None else None
+
+    def token_of(of: str) -> str:
+        return fresh if fresh is not None else api.mint.derived_token(call.caller, key or "", of)
+
+    request = Acquire(
+        request_id=api.desk.next_request_id(),
+        id=id_,
+        token_hash=digest(token_of(id_)),
+        terms=Terms(
+            target=target,
+            owner=printable("owner", body.owner),
+            priority=body.priority or 0,
+            ttl_ms=body.ttl_seconds * 1000,
+            wait_ready=body.wait_ready,
+            ready_timeout_ms=body.ready_timeout_seconds * 1000,
+            scope=key_scope(call.caller, key) if key is not None else None,
+            body=_fingerprint(body, target) if key is not None else None,
+        ),
+        priority_given=body.priority is not None,
+        wait_ms=body.wait_seconds * 1000,
+        on_busy="ticket" if body.queue else "refuse",
+    )
+    match await call.hold(api.desk, request):
+        case Granted() as granted:
+            token = token_of(granted.lease.id)
+            if digest(token) != granted.lease.token_hash:
+                call.settled()
+                raise _secret_changed()
+            return answer(_lease_answer(api, granted, token), 201)
+        case Queued() as queued:
+            return await _ticket_answer(api, call, token_of(queued.ticket_id))
+        case Refused() as refused:
+            raise await api.refusal(refused)
+        case other:
+            raise AssertionError(f"no answer to an acquire: {other}")
+
+
+def _target(body: LeaseBody) -> str | None:
+    if body.target is not None and body.consumer is not None and body.target != body.consumer:
+        raise refuse("bad_request", "target and consumer are two names for one thing: give one", field="consumer")
+    if body.target is not None:
+        return target_name("target", body.target)
+    return target_name("consumer", body.consumer) if body.consumer is not None else None
+
+
+def _idempotency_key(call: Call) -> str | None:
+    key = call.header(b"idempotency-key")
+    if key is not None and not KEY.fullmatch(key):
+        raise refuse("bad_request", "an Idempotency-Key has 1 to 255 printable ASCII characters and no blanks")
+    return key
+
+
+def _fingerprint(body: LeaseBody, target: str | None) -> str:
+    """Return a digest of what was asked for, however it was spelled: order, blanks and defaults don't count."""
+    return digest(msgspec.json.encode(msgspec.structs.replace(body, target=target, consumer=None)).decode())
+
+
+def _secret_changed() -> Exception:
+    return refuse(
+        "idempotency_conflict",
+        "the secret that this lease's token was derived from is gone, so the token cannot be told again: "
+        "wait until the lease expires, or end it by force",
+    )
+
+
+def _lease_answer(api: Context, granted: Granted, token: str) -> LeaseAnswer:
+    lease = granted.lease
+    expires_wall_ms = api.expires_wall_ms(granted)
+    return LeaseAnswer(
+        token=token,
+        id=lease.id,
+        fence=lease.fence,
+        target=lease.target,
+        consumer=lease.target,
+        owner=lease.terms.owner,
+        state=granted.state,
+        reason=granted.reason or UNSET,
+        granted_at=rfc3339(lease.granted_wall_ms),
+        expires_at=rfc3339(expires_wall_ms) if expires_wall_ms is not None else None,
+        ttl_seconds=lease.terms.ttl_ms // 1000,
+        gpus=lease.gpus,
+        vram_mib=lease.vram_mib,
+    )
+
+
+async def _ticket_answer(api: Context, call: Call, token: str) -> Answer:
+    view = await _held(api, token)
+    if not isinstance(view, TicketView):
+        # Its turn came and went, or somebody cancelled it, between the reply and this look: it is no ticket any more.
+        call.settled()
+        raise refuse("ticket_expired", "the ticket has ended already; ask for a new one")
+    return answer(TicketAnswer(token=token, **msgspec.structs.asdict(view)), 202)
+
+
+# ---- come back with a token
+
+
+async def look(api: Context, call: Call) -> Answer:
+    view = await _held(api, call.param("token"))
+    if view is None:
+        unknown = unknown_lease()
+        raise refuse(unknown.code, unknown.detail)
+    return answer(view)
+
+
+async def _held(api: Context, token: str) -> object:
+    token_hash = digest(token)
+    return await api.desk.read(lambda state, now: held(state, now, token_hash))
+
+
+async def claim(api: Context, call: Call) -> Answer:
+    body = await call.body_or(ClaimBody())
+    token = call.param("token")
+    request = Claim(
+        request_id=api.desk.next_request_id(),
+        token_hash=digest(token),
+        wait_ms=body.wait_seconds * 1000,
+        ttl_ms=body.ttl_seconds * 1000 if body.ttl_seconds is not None else None,
+        wait_ready=body.wait_ready,
+        ready_timeout_ms=body.ready_timeout_seconds * 1000 if body.ready_timeout_seconds is not None else None,
+    )
+    reply = await call.hold(api.desk, request)
+    if isinstance(reply, Refused):
+        raise await api.refusal(reply)
+    assert isinstance(reply, Granted), f"no answer to a claim: {reply}"
+    return answer(_lease_answer(api, reply, token))
+
+
+async def renew(api: Context, call: Call) -> Answer:
+    """Move the expiry. Its reply waits for no disk; nobody has to be on the line for it."""
+    await call.body_or(EmptyBody())
+    token = call.param("token")
+    # Taken before the renewal, so that what is promised never ends after what is kept.
+    wall_ms = api.wall_ms()
+    reply = await api.desk.ask(Renew(api.desk.next_request_id(), digest(token)))
+    if isinstance(reply, Refused):
+        raise await api.refusal(reply)
+    assert isinstance(reply, Renewed), f"no answer to a renewal: {reply}"
+    expires_at = rfc3339(wall_ms + reply.ttl_ms) if reply.expires_at_ms is not None else None
+    return answer(RenewAnswer(token, expires_at, reply.ttl_ms // 1000))
+
+
+async def give_back(api: Context, call: Call) -> Answer:
+    await call.body_or(EmptyBody())
+    reply = await api.desk.ask(Release(api.desk.next_request_id(), digest(call.param("token"))))
+    if isinstance(reply, Refused):
+        raise await api.refusal(reply)
+    assert isinstance(reply, Released), f"no answer to a release: {reply}"
+    return answer(ReleasedAnswer(reply.released, reply.reason or UNSET))

@@ -1,0 +1,169 @@
+"""One readable sentence for every fact: what the audit, the log and ``why`` say.
+
+Names of containers, services and the engine's words are anybody's: whatever does not print is escaped, and all of
+it stays on one line. There is no token in a fact, and its digest is in no sentence.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from supervisor.api.times import rfc3339
+from supervisor.core.facts import (
+    AnyFact,
+    ContainerRefused,
+    ContainerSpared,
+    FirstSync,
+    LeaseEnded,
+    LeaseGranted,
+    LeaseRestarted,
+    LeaseRetimed,
+    ResidencyBegan,
+    ResidencyEnded,
+    RoomVerified,
+    StopFailed,
+    SupervisorStarted,
+    SupervisorStopped,
+    TargetDown,
+    TargetReady,
+    TargetRemembered,
+    TicketEnded,
+    TicketKept,
+    TicketQueued,
+    WindowOpened,
+)
+from supervisor.core.values import shown
+
+#: Why a container had no right to run, as the end of a sentence.
+NO_RIGHT = {
+    "no_lease": "it ran without a lease",
+    "gpu_held": "{holder} holds the GPU",
+    "room_pending": "room for {holder} was still being made",
+    "target_invalid": "its target's labels are invalid",
+    "other_project": "the lease of {holder} covers another Compose project",
+    "lease_ended": "its lease had ended",
+}
+ENDED = {
+    "released": "was released",
+    "forced": "was taken away by an operator",
+    "expired": "has expired",
+    "caller_gone": "was taken back: its caller hung up",
+    "target_down": "has ended: its target went down",
+    "target_completed": "has ended: its target is done",
+    "target_failed": "has ended: its target failed to start",
+    "target_unhealthy": "has ended: its target became unhealthy while starting",
+    "target_timeout": "has ended: its target was not ready in time",
+    "target_gone": "has ended: its containers were removed",
+}
+TICKET_ENDED = {
+    "cancelled": "was cancelled",
+    "caller_gone": "ended: its caller hung up",
+    "scheduler_timeout": "ended: the wait ran out",
+    "ticket_expired": "ended: its turn came and was not claimed in time",
+}
+
+
+def sentence(fact: AnyFact) -> str:
+    """Return what a fact says, for people: one line, lower case, without a full stop."""
+    match fact:
+        case SupervisorStarted():
+            return f"supervisor {fact.version} started"
+        case SupervisorStopped():
+            return f"supervisor stopped ({shown(fact.reason)}): leases and containers stay"
+        case FirstSync():
+            ran = ", ".join(fact.residents)
+            return f"first look at the engine: {ran} ran already and may stay" if ran else "first look at the engine"
+        case TicketQueued() | TicketKept() | TicketEnded() | WindowOpened():
+            return _of_ticket(fact)
+        case LeaseGranted() | RoomVerified() | LeaseRestarted() | LeaseRetimed() | LeaseEnded():
+            return _of_lease(fact)
+        case TargetReady():
+            return f"{fact.target} is ready after {fact.took_ms / 1000:.1f} s (lease {fact.id})"
+        case TargetDown():
+            return f"{fact.target} went down: {shown(fact.detail, 300)} (lease {fact.id})"
+        case ResidencyBegan() | ResidencyEnded():
+            return _of_residency(fact)
+        case ContainerRefused() | ContainerSpared():
+            return _of_container(fact)
+        case StopFailed():
+            error = shown(fact.error, 300)
+            return (
+                f"container {shown(fact.container)} of {fact.target} cannot be stopped: {error}; its GPU stays closed"
+            )
+        case TargetRemembered():
+            project = f" (Compose project {shown(fact.project)})" if fact.project else ""
+            return f"{fact.name} is known{project}"
+        case _:
+            assert_never(fact)
+
+
+def named(target: str | None) -> str:
+    return target or "the GPU alone"
+
+
+def _of_ticket(fact: TicketQueued | TicketKept | TicketEnded | WindowOpened) -> str:
+    match fact:
+        case TicketQueued():
+            terms = fact.terms
+            what = f"{named(terms.target)} with priority {terms.priority}"
+            return f"{shown(terms.owner)} queued for {what} (ticket {fact.id})"
+        case TicketKept():
+            return f"ticket {fact.id} keeps its place: its caller comes back with its token"
+        case WindowOpened():
+            until = rfc3339(fact.wall_ms + fact.until_ms - fact.at_ms)
+            return f"it is the turn of {shown(fact.owner)} for {named(fact.target)}, to be claimed until {until}"
+        case TicketEnded():
+            how = TICKET_ENDED.get(fact.reason, f"ended ({shown(fact.reason)})")
+            return f"the ticket of {shown(fact.owner)} for {named(fact.target)} {how}"
+        case _:
+            assert_never(fact)
+
+
+def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed | LeaseEnded) -> str:
+    match fact:
+        case LeaseGranted():
+            if fact.adopted:
+                return f"{named(fact.terms.target)} was adopted: it ran while nobody held the GPU (lease {fact.id})"
+            warm = ", which still runs" if fact.warm else ""
+            who = shown(fact.terms.owner)
+            return f"{named(fact.terms.target)}{warm} is leased to {who} (lease {fact.id}, fence {fact.fence})"
+        case RoomVerified():
+            return f"there is room for {named(fact.target)}: it may run (lease {fact.id})"
+        case LeaseRestarted():
+            return f"{fact.target} is started again for its owner (lease {fact.id})"
+        case LeaseRetimed():
+            return f"lease {fact.id} is renewed by {fact.ttl_ms // 1000} s at a time from now on"
+        case LeaseEnded():
+            how = ENDED.get(fact.reason, f"has ended ({shown(fact.reason)})")
+            detail = f": {shown(fact.detail, 300)}" if fact.detail else ""
+            stays = f"; {fact.target} stays resident" if fact.resident else ""
+            return f"the lease of {shown(fact.owner)} on {named(fact.target)} {how}{detail}{stays}"
+        case _:
+            assert_never(fact)
+
+
+def _of_residency(fact: ResidencyBegan | ResidencyEnded) -> str:
+    match fact:
+        case ResidencyBegan():
+            why = "it ran before the very first start" if fact.reason == "first_start" else "mode observe spared it"
+            return f"{fact.target} is resident: {why}"
+        case ResidencyEnded() if fact.reason == "evicted":
+            who = f" of {shown(fact.for_owner)}" if fact.for_owner else ""
+            return f"{fact.target} was evicted to make room for {named(fact.for_target)}{who}"
+        case ResidencyEnded() if fact.reason == "operator":
+            return f"{fact.target} was evicted by an operator"
+        case ResidencyEnded():
+            return f"{fact.target} is not resident any more: nothing of it has run for a while"
+        case _:
+            assert_never(fact)
+
+
+def _of_container(fact: ContainerRefused | ContainerSpared) -> str:
+    why = NO_RIGHT.get(fact.reason, shown(fact.reason)).format(holder=shown(fact.holder or "somebody else"))
+    detail = f": {shown(fact.detail, 300)}" if isinstance(fact, ContainerRefused) and fact.detail else ""
+    done = "was left alone (mode observe), although" if isinstance(fact, ContainerSpared) else _STOPPED[fact.action]
+    times = f", {fact.count} times" if fact.count > 1 else ""
+    return f"container {shown(fact.container)} of {fact.target} {done} {why} ({shown(fact.reason)}){times}{detail}"
+
+
+_STOPPED = {"kill": "was killed:", "stop": "was stopped:"}

@@ -1,0 +1,339 @@
+"""What callers are answered: one Struct per answer. Never a token but in ``LeaseAnswer``, ``TicketAnswer``,
+``RenewAnswer`` and ``AcquireAnswer``, which hand it to its owner, and never a digest of one.
+
+Times named ``*_at`` are RFC 3339 strings under ``/v1`` and whole epoch seconds on the plain endpoints (``Plain*``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from supervisor.core.model import Endpoint, Mode, Problem
+
+TargetState = Literal["absent", "invalid", "stopped", "starting", "ready", "unhealthy", "resident", "stopping", "down"]
+LeaseState = Literal["queued", "claimable", "starting", "ready", "down", "yielding", "parked", "ended"]
+
+
+# ---- plain endpoints
+
+
+class PlainLease(Struct, frozen=True):
+    owner: str
+    expires_at: int | None
+
+
+class PlainTicket(Struct, frozen=True):
+    """``claim_expires_at`` is None until its claim window is open."""
+
+    owner: str
+    priority: int
+    target: str | None
+    claim_expires_at: int | None
+
+
+class PlainState(Struct, frozen=True, kw_only=True):
+    """``target``: the last one granted, while it has a lease or is resident; ``at``: since when it is like that."""
+
+    mode: Literal["service"] = "service"
+    target: str | None
+    at: int
+    lease: PlainLease | UnsetType = UNSET
+    queue: tuple[PlainTicket, ...]
+
+
+class PlainService(Struct, frozen=True, kw_only=True):
+    """The current target: its master's ``Status`` (its health while it runs and has one) and its containers."""
+
+    status: str = field(name="Status")
+    healthy_container_count: int
+    unhealthy_container_count: int
+    no_healthcheck_container_count: int
+    container_count: int
+    logs_tail: str = ""
+
+
+class PlainTarget(Struct, frozen=True):
+    state: TargetState
+    problems: tuple[Problem, ...]
+
+
+class PlainStatus(Struct, frozen=True, kw_only=True):
+    """``GET /status``. ``service`` is ``{}`` while no target is current."""
+
+    state: PlainState
+    service: PlainService | dict[str, Any]
+    services: dict[str, PlainTarget]
+
+
+class AcquireAnswer(Struct, frozen=True, kw_only=True):
+    """``POST /acquire``, granted. ``lease_state`` ``ended`` (with ``reason``): a job that was already done."""
+
+    lease_token: str
+    lease_expires_at: int | None
+    lease_ttl_s: int
+    lease_state: str
+    reason: str | UnsetType = UNSET
+    fence: int
+    endpoint: Endpoint | None
+    state: PlainState
+    service: PlainService | dict[str, Any]
+    services: dict[str, PlainTarget]
+
+
+class QueuedAnswer(Struct, frozen=True, kw_only=True):
+    """``POST /acquire``, queued: come back with the token."""
+
+    queued: Literal[True] = True
+    lease_token: str
+    queue_index: int
+    state: PlainState
+    service: PlainService | dict[str, Any]
+    services: dict[str, PlainTarget]
+
+
+class ReleaseAnswer(Struct, frozen=True, kw_only=True):
+    """``POST /release``. ``released`` False: a forced release found no lease."""
+
+    released: bool
+    state: PlainState
+    service: PlainService | dict[str, Any]
+    services: dict[str, PlainTarget]
+
+
+class Readiness(Struct, frozen=True):
+    """``GET /readyz``: one line each."""
+
+    ready: bool
+    engine: str
+    journal: str
+    gpus: str
+
+
+# ---- /v1: leases and tickets
+
+
+class LeaseAnswer(Struct, frozen=True, kw_only=True):
+    token: str
+    id: str
+    fence: int
+    target: str | None
+    consumer: str | None
+    owner: str
+    state: str
+    reason: str | UnsetType = UNSET
+    granted_at: str
+    expires_at: str | None
+    ttl_seconds: int
+    gpus: tuple[str, ...]
+    vram_mib: int | None
+
+
+class RenewAnswer(Struct, frozen=True):
+    token: str
+    expires_at: str | None
+    ttl_seconds: int
+
+
+class ReleasedAnswer(Struct, frozen=True):
+    released: bool
+    reason: str | UnsetType = UNSET
+
+
+class EvictAnswer(Struct, frozen=True):
+    evicted: bool
+    reason: str | UnsetType = UNSET
+
+
+class Ahead(Struct, frozen=True):
+    """Somebody who has or gets the GPU first."""
+
+    id: str
+    target: str | None
+    owner: str
+    priority: int
+    state: LeaseState
+
+
+class TicketView(Struct, frozen=True, kw_only=True):
+    """``position`` counts from 0, the head. ``until``: how long this lasts at most, as far as is known."""
+
+    id: str
+    state: LeaseState
+    target: str | None
+    consumer: str | None
+    owner: str
+    priority: int
+    ttl_seconds: int
+    queued_at: str
+    position: int
+    ahead: tuple[Ahead, ...]
+    why: str
+    until: str | None
+
+
+class TicketAnswer(TicketView, frozen=True, kw_only=True):
+    """A ticket that was just handed out."""
+
+    token: str
+
+
+class LeaseView(Struct, frozen=True, kw_only=True):
+    """``why`` says what a lease that is not ready waits for."""
+
+    id: str
+    state: LeaseState
+    fence: int
+    target: str | None
+    consumer: str | None
+    owner: str
+    priority: int
+    granted_at: str
+    expires_at: str | None
+    ttl_seconds: int
+    gpus: tuple[str, ...]
+    vram_mib: int | None
+    adopted: bool
+    why: str
+    until: str | None
+
+
+class EndedView(Struct, frozen=True, kw_only=True):
+    id: str
+    state: Literal["ended"] = "ended"
+    what: Literal["lease", "ticket"]
+    target: str | None
+    consumer: str | None
+    reason: str
+    ended_at: str
+
+
+# ---- /v1: everything else
+
+
+class QueueEntry(Struct, frozen=True, kw_only=True):
+    id: str
+    state: LeaseState
+    target: str | None
+    owner: str
+    priority: int
+    queued_at: str
+    position: int
+    why: str
+    until: str | None
+
+
+class EngineView(Struct, frozen=True):
+    """``contact_age_seconds``: since the engine last answered; None if it never did."""
+
+    synced: bool
+    reason: str
+    contact_age_seconds: float | None
+
+
+class JournalView(Struct, frozen=True):
+    state: Literal["ok", "full", "damaged"]
+    detail: str
+
+
+class GpuView(Struct, frozen=True, kw_only=True):
+    uuid: str
+    index: int
+    name: str
+    total_mib: int | None
+    used_mib: int | None
+    lease: str | None
+    problem: str
+
+
+class ContainerView(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    service: str
+    master: bool
+    one_off: bool
+    status: str
+    health: str
+    exit_code: int
+    vram_mib: int | None
+    restart_policy: str
+    endpoint: Endpoint | None
+
+
+class TargetView(Struct, frozen=True, kw_only=True):
+    """``create``: what to type so that an absent target's containers exist again."""
+
+    name: str
+    state: TargetState
+    project: str
+    master: str | None
+    vram_mib: int | None
+    priority: int
+    lease: str | None
+    endpoint: Endpoint | None
+    containers: tuple[ContainerView, ...]
+    problems: tuple[Problem, ...]
+    create: str | UnsetType = UNSET
+
+
+class TargetsView(Struct, frozen=True):
+    targets: tuple[TargetView, ...]
+    problems: tuple[Problem, ...]
+
+
+class TargetBrief(Struct, frozen=True):
+    name: str
+    state: TargetState
+    problems: tuple[Problem, ...]
+
+
+class StatusView(Struct, frozen=True, kw_only=True):
+    """``GET /v1/status``. ``problems`` are those that belong to no target."""
+
+    host: str
+    version: str
+    mode: Mode
+    engine: EngineView
+    journal: JournalView
+    gpus: tuple[GpuView, ...]
+    leases: tuple[LeaseView, ...]
+    queue: tuple[QueueEntry, ...]
+    targets: tuple[TargetBrief, ...]
+    problems: tuple[Problem, ...]
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One fact of the audit. ``fields``: what it says beyond the others, never a token or its digest."""
+
+    seq: int
+    time: str
+    type: str
+    sentence: str
+    target: str | None
+    container: str | None
+    fields: dict[str, Any]
+
+
+class Events(Struct, frozen=True):
+    """``after``: pass it to get what comes next."""
+
+    events: tuple[Event, ...]
+    after: int
+
+
+class Why(Struct, frozen=True, kw_only=True):
+    """``stopped``: the decision that last stopped it, or kept it from running; None if none is remembered.
+
+    ``by`` is who decided, ``for_target`` and ``for_owner`` whom it was for, ``command`` what to type to get the GPU.
+    """
+
+    name: str
+    target: str | None
+    state: TargetState
+    sentence: str
+    stopped: Event | None
+    by: str | None
+    for_target: str | None
+    for_owner: str | None
+    command: str

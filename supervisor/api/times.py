@@ -1,0 +1,17 @@
+"""Times as people and programs outside see them: wall time, from supervisor time where that is all there is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def rfc3339(wall_ms: int) -> str:
+    """Return Unix milliseconds as RFC 3339 in UTC with milliseconds: ``2026-11-21T10:00:00.000Z``."""
+    return (EPOCH + timedelta(milliseconds=wall_ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{wall_ms % 1000:03d}Z"
+
+
+def epoch_s(wall_ms: int) -> int:
+    """Return Unix milliseconds as whole seconds, rounded down: a promise is rather broken off early than late."""
+    return wall_ms // 1000

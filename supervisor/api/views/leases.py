@@ -1,0 +1,178 @@
+"""Leases and tickets as callers see them: how far, who is ahead, what they wait for, and until when."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from supervisor.api.shapes import Ahead, EndedView, LeaseState, LeaseView, QueueEntry, TicketView
+from supervisor.api.times import rfc3339
+from supervisor.core import policy
+from supervisor.core.model import Ended, Lease, Now, Ticket
+from supervisor.core.requests import why_busy
+from supervisor.core.state import State
+from supervisor.core.targets import standing
+
+#: Names of those ahead that a ticket's view lists; its position counts them all.
+AHEAD_MAX = 10
+
+
+def held(state: State, now: Now, token_hash: str) -> LeaseView | TicketView | EndedView | None:
+    """Return what a token stands for: a lease, a ticket, one that has ended, or None: nothing that is remembered."""
+    id_ = state.ids_by_token.get(token_hash, "")
+    lease = state.durable.leases.get(id_)
+    if lease is not None:
+        return lease_view(state, now, lease)
+    ticket = state.durable.tickets.get(id_)
+    if ticket is not None:
+        return ticket_view(state, now, ticket)
+    ended = state.durable.ended.get(token_hash)
+    return _ended_view(ended) if ended is not None else None
+
+
+def _ended_view(ended: Ended) -> EndedView:
+    return EndedView(
+        id=ended.id,
+        what=ended.what,
+        target=ended.target,
+        consumer=ended.target,
+        reason=ended.reason,
+        ended_at=rfc3339(ended.wall_ms),
+    )
+
+
+def at(now: Now, at_ms: int | None) -> str | None:
+    """Return a moment of supervisor time as callers read it."""
+    return rfc3339(now.wall_of(at_ms)) if at_ms is not None else None
+
+
+# ---- leases
+
+
+def lease_state(state: State, lease: Lease) -> LeaseState:
+    if lease.phase != "ready":
+        return "starting"
+    return "down" if lease.id in state.observed.down_since else "ready"
+
+
+def lease_view(state: State, now: Now, lease: Lease) -> LeaseView:
+    expires_at_ms = state.observed.expires.get(lease.id)
+    return LeaseView(
+        id=lease.id,
+        state=lease_state(state, lease),
+        fence=lease.fence,
+        target=lease.target,
+        consumer=lease.target,
+        owner=lease.terms.owner,
+        priority=lease.terms.priority,
+        granted_at=rfc3339(lease.granted_wall_ms),
+        expires_at=at(now, expires_at_ms),
+        ttl_seconds=lease.terms.ttl_ms // 1000,
+        gpus=lease.gpus,
+        vram_mib=lease.vram_mib,
+        adopted=lease.adopted,
+        why=_why_not_ready(state, lease),
+        until=at(now, _until(state, lease)),
+    )
+
+
+def _until(state: State, lease: Lease) -> int | None:
+    """Return when a lease's present state ends at the latest, in supervisor time, as far as a timer says."""
+    timers = state.observed.timers.at
+    what = "ready" if lease.phase != "ready" else "down"
+    return timers.get((what, lease.id), state.observed.expires.get(lease.id))
+
+
+def _why_not_ready(state: State, lease: Lease) -> str:
+    """Return what a lease waits for, in one sentence; "" once it is ready."""
+    if lease.phase == "ready":
+        return f"{lease.target} went down" if lease.id in state.observed.down_since else ""
+    if not state.observed.synced:
+        return f"not in sync with the container engine ({state.observed.engine_reason})"
+    if lease.phase == "making_room":
+        return state.observed.gpu_dirty or _room_awaited(state, lease)
+    return standing(state, lease).detail or f"the containers of {lease.target} are starting"
+
+
+def _room_awaited(state: State, lease: Lease) -> str:
+    going = [c.name for c in state.observed.containers.values() if c.runs and c.target != lease.target]
+    if going:
+        return f"room is being made: {', '.join(sorted(going))} must stop first"
+    return "room is being made: the memory of what was stopped has not come back yet"
+
+
+# ---- tickets
+
+
+def ticket_state(ticket: Ticket) -> LeaseState:
+    return "queued" if ticket.window_until_ms is None else "claimable"
+
+
+def ticket_view(state: State, now: Now, ticket: Ticket) -> TicketView:
+    position = state.position(ticket)
+    return TicketView(
+        id=ticket.id,
+        state=ticket_state(ticket),
+        target=ticket.terms.target,
+        consumer=ticket.terms.target,
+        owner=ticket.terms.owner,
+        priority=ticket.terms.priority,
+        ttl_seconds=ticket.terms.ttl_ms // 1000,
+        queued_at=rfc3339(ticket.queued_wall_ms),
+        position=position,
+        ahead=_ahead(state, position),
+        why=why_waiting(ticket, position, why_closed(state)),
+        until=at(now, waits_until(state, ticket)),
+    )
+
+
+def _ahead(state: State, position: int) -> tuple[Ahead, ...]:
+    lease = policy.holder(state)
+    first = (
+        [Ahead(lease.id, lease.target, lease.terms.owner, lease.terms.priority, lease_state(state, lease))]
+        if lease is not None
+        else []
+    )
+    tickets = islice(state.queue, min(position, AHEAD_MAX))
+    return (*first, *(Ahead(t.id, t.terms.target, t.terms.owner, t.terms.priority, ticket_state(t)) for t in tickets))
+
+
+def why_closed(state: State) -> str:
+    """Return why the GPU is not handed to the head of the queue now, in one sentence; the same for every ticket."""
+    refusal = policy.standstill(state) or policy.not_now(state) or why_busy(state)
+    return refusal.detail if refusal is not None else "its turn is coming up"
+
+
+def why_waiting(ticket: Ticket, position: int, closed: str) -> str:
+    """Return why a ticket waits, in one sentence."""
+    if ticket.window_until_ms is not None:
+        return "it is its turn: claim it"
+    return closed if position == 0 else f"{closed}; {position} ahead of it in the queue"
+
+
+def waits_until(state: State, ticket: Ticket) -> int | None:
+    """Return the moment (supervisor time) at which something changes for a ticket at the latest, if one is known."""
+    if ticket.window_until_ms is not None:
+        return state.observed.timers.at.get(("window", ticket.id), ticket.window_until_ms)
+    lease = policy.holder(state)
+    return state.observed.expires.get(lease.id) if lease is not None else None
+
+
+def queue_entries(state: State, now: Now) -> tuple[QueueEntry, ...]:
+    """Return the whole queue in order, in one pass: thousands may wait."""
+    closed = why_closed(state)
+    lease = policy.holder(state)
+    holder_until = at(now, state.observed.expires.get(lease.id)) if lease is not None else None
+    return tuple(
+        QueueEntry(
+            id=ticket.id,
+            state=ticket_state(ticket),
+            target=ticket.terms.target,
+            owner=ticket.terms.owner,
+            priority=ticket.terms.priority,
+            queued_at=rfc3339(ticket.queued_wall_ms),
+            position=position,
+            why=why_waiting(ticket, position, closed),
+            until=holder_until if ticket.window_until_ms is None else at(now, waits_until(state, ticket)),
+        )
+        for position, ticket in enumerate(state.queue)
+    )

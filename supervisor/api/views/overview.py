@@ -1,0 +1,81 @@
+"""The whole of it: ``GET /v1/status``, and whether the supervisor can grant (``GET /readyz``)."""
+
+from __future__ import annotations
+
+import platform
+
+from supervisor.api.shapes import EngineView, GpuView, JournalView, Readiness, StatusView
+from supervisor.api.views.leases import lease_view, queue_entries
+from supervisor.api.views.targets import briefs, stray
+from supervisor.core import policy
+from supervisor.core.model import Gpu, Now
+from supervisor.core.state import State
+
+
+def overview(state: State, now: Now, version: str) -> StatusView:
+    return StatusView(
+        host=platform.node(),
+        version=version,
+        mode=state.settings.mode,
+        engine=engine_view(state, now),
+        journal=journal_view(state),
+        gpus=tuple(_gpu_view(state, gpu) for gpu in state.observed.gpus),
+        leases=tuple(lease_view(state, now, lease) for lease in state.durable.leases.values()),
+        queue=queue_entries(state, now),
+        targets=briefs(state),
+        problems=stray(state),
+    )
+
+
+def engine_view(state: State, now: Now) -> EngineView:
+    observed = state.observed
+    age_ms = now.at_ms - observed.contact_at_ms if observed.contact_at_ms is not None else None
+    reason = "" if observed.synced else observed.engine_reason
+    return EngineView(observed.synced, reason, round(age_ms / 1000, 3) if age_ms is not None else None)
+
+
+def journal_view(state: State) -> JournalView:
+    if state.observed.safe_mode:
+        return JournalView("damaged", state.observed.safe_mode)
+    if state.observed.storage_full:
+        return JournalView("full", "the disk of the data directory is full")
+    return JournalView("ok", "")
+
+
+def _gpu_view(state: State, gpu: Gpu) -> GpuView:
+    lease = policy.holder(state)
+    mine = lease is not None and gpu.uuid in lease.gpus
+    return GpuView(
+        uuid=gpu.uuid,
+        index=gpu.index,
+        name=gpu.name,
+        total_mib=gpu.total_mib,
+        used_mib=gpu.used_mib,
+        lease=lease.id if lease is not None and mine else None,
+        problem=state.observed.gpu_dirty,
+    )
+
+
+def readiness(state: State, now: Now) -> Readiness:
+    """Say whether a request could be granted if nobody held the GPU, with one line each for what that takes."""
+    ready = policy.standstill(state) is None and policy.not_now(state) is None
+    journal = journal_view(state)
+    return Readiness(
+        ready=ready,
+        engine=_engine_line(state, now),
+        journal=f"{journal.state}: {journal.detail}" if journal.detail else journal.state,
+        gpus=_gpus_line(state),
+    )
+
+
+def _engine_line(state: State, now: Now) -> str:
+    engine = engine_view(state, now)
+    age = f", last contact {engine.contact_age_seconds:.1f} s ago" if engine.contact_age_seconds is not None else ""
+    return f"in sync{age}" if engine.synced else f"not in sync: {engine.reason}{age}"
+
+
+def _gpus_line(state: State) -> str:
+    if state.observed.gpu_dirty:
+        return state.observed.gpu_dirty
+    names = [gpu.uuid for gpu in state.observed.gpus]
+    return f"{len(names)} known: {', '.join(names)}" if names else "none known"
