@@ -55,11 +55,15 @@ def _until() -> Callable[..., Any]:
 LACKED = pytest.StashKey[dict[str, list[str]]]()
 
 
+#: Fixtures that start a daemon of their own.
+NEED_DOCKERD = {"private_engine", "own_dockerd"}
+
+
 def lacks(item: pytest.Item) -> str | None:
     """Say what a test needs and this machine has not: a mark, or the fixture that needs a dockerd of its own."""
     if item.get_closest_marker("nvidia") and not Path("/proc/driver/nvidia/gpus").is_dir():
         return "an NVIDIA GPU"
-    needs_daemon = "private_engine" in getattr(item, "fixturenames", ())
+    needs_daemon = not NEED_DOCKERD.isdisjoint(getattr(item, "fixturenames", ()))
     if (item.get_closest_marker("root") or needs_daemon) and os.geteuid() != 0:
         return "root"
     if needs_daemon and not (shutil.which("dockerd") and shutil.which("containerd")):

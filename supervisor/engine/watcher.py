@@ -66,9 +66,9 @@ class Session(Struct, eq=False):
 
     connection: Connection
     stream: EventStream
-    missing: set[str] | None = None
+    listed_at_s: float
     listed: frozenset[str] = frozenset()
-    listed_at_s: float = 0.0
+    missing: set[str] | None = None
 
 
 class Watcher:
@@ -136,7 +136,7 @@ class Watcher:
             try:
                 self._on_connect(connection)
                 with self._lock:
-                    self._session = Session(connection, stream)
+                    self._session = Session(connection, stream, listed_at_s=time.monotonic())
                 if self._closed.is_set():
                     return
                 self._pending.list_all()
