@@ -35,6 +35,7 @@ def replayed(journal: Journal) -> list[AnyFact]:
 def read_back(disk: Disk, **more: int) -> list[AnyFact]:
     """Open a journal, return all facts that it replays, and close it."""
     journal = open_journal(disk, **more)
+    assert journal.damage == ""
     found = replayed(journal)
     journal.close()
     return found

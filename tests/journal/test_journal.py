@@ -91,7 +91,8 @@ def test_a_spare_that_cannot_be_trusted_is_made_anew(size: int):
     journal.write([fact(10)])
 
     assert "00000002.segment" in disk.list_directory(DATA / "journal")
-    assert read_back(disk.crash()) == facts(0, 11)
+    again = open_journal(disk.crash())
+    assert (again.damage, replayed(again)) == ("", facts(0, 11))
 
 
 # ---- history
@@ -154,12 +155,12 @@ def test_history_passes_over_a_segment_that_retention_just_deleted(long: Journal
 
 
 def test_history_is_whole_while_another_thread_writes_and_old_segments_go(tmp_path: Path):
-    journal = Journal.open(tmp_path, version="0.1.0", segment_bytes=16_384, ballast_bytes=4_096, retain_bytes=65_536)
+    journal = Journal.open(tmp_path, version="0.1.0", segment_bytes=4_096, ballast_bytes=1_024, retain_bytes=16_384)
 
     def work() -> None:
-        for number in range(0, 3_000, 5):
+        for number in range(0, 1_000, 5):
             journal.write(facts(number, 5))
-            if number % 500 == 495:
+            if number % 200 == 195:
                 journal.save_snapshot(b"", journal.fact_seq)
 
     writer = threading.Thread(target=work)
@@ -170,7 +171,7 @@ def test_history_is_whole_while_another_thread_writes_and_old_segments_go(tmp_pa
         assert page == [(seq, fact(seq - 1)) for seq, _ in page]
         seen = page[-1][0] if page else seen
 
-    assert seen == 3_000
+    assert seen == 1_000
     assert journal.history(0, 1)[0][0] > 1, "retention was at work meanwhile"
     journal.close()
 
