@@ -16,8 +16,6 @@ from msgspec import Struct
 
 from supervisor.engine.errors import EngineRefused, refusal, translated
 
-T = TypeVar("T")
-
 READ_ENDPOINTS = (
     "GET /_ping",
     "GET /version",
@@ -39,6 +37,8 @@ CONNECT_S = 2.0
 READ_S = 5
 POOL = 32
 
+T = TypeVar("T")
+
 
 class _Component(Struct):
     name: str = msgspec.field(name="Name", default="")
@@ -47,8 +47,8 @@ class _Component(Struct):
 class Version(Struct):
     """``GET /version``. Docker and Podman differ in their first component's name."""
 
+    api: str = msgspec.field(name="ApiVersion")
     version: str = msgspec.field(name="Version", default="")
-    api: str = msgspec.field(name="ApiVersion", default="")
     components: tuple[_Component, ...] | None = msgspec.field(name="Components", default=())
 
     def __str__(self) -> str:

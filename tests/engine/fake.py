@@ -53,6 +53,7 @@ class FakeEngine:
         self.requests: list[str] = []
         self.queries: dict[str, dict[str, str]] = {}
         self.streams = 0
+        self.says_close = False
         self._lines: list[bytes] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -110,6 +111,8 @@ class FakeEngine:
     def _stream(self, handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Transfer-Encoding", "chunked")
+        if self.says_close:
+            handler.send_header("Connection", "close")
         handler.end_headers()
         with self._changed:
             cut, at = self._cut, len(self._lines)

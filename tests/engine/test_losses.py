@@ -11,6 +11,7 @@ import pytest
 
 from supervisor.core.inputs import EngineContact, EngineLost, EngineSnapshot
 from supervisor.engine import Pace, watcher
+from supervisor.engine.connection import Connection
 from tests.engine.conftest import QUICK, socket_path
 from tests.engine.fake import Answer, FakeEngine, container, ids
 
@@ -20,6 +21,7 @@ from tests.engine.fake import Answer, FakeEngine, container, ids
     [
         pytest.param("GET /events", (403, b"forbidden by the proxy"), "forbidden by the proxy", id="events forbidden"),
         pytest.param("GET /version", (500, b'{"message": "no"}'), "no", id="no version"),
+        pytest.param("GET /version", (200, b"{}"), "the engine's answer is not understood", id="no API version"),
         pytest.param("GET /version", (200, b"<html>"), "the engine's answer is not understood", id="not an engine"),
         pytest.param("GET /containers/json", (403, b"no list"), "containers cannot be listed: no list", id="no list"),
         pytest.param("GET /containers/json", (200, b"{}"), "containers cannot be listed: the engine's", id="odd list"),
@@ -54,6 +56,36 @@ def test_a_broken_stream_is_lost_at_once_and_synced_again_after_a_new_list(watch
     assert ids(again) == {1}
     assert inbox.time_of(again) - inbox.time_of(lost) < 1.0
     assert fake.streams == 2
+
+
+def test_a_proxy_that_says_close_only_costs_a_new_stream_now_and_then(
+    watch, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """The socket is out of our sight then, and with it the means to lift the stream's time limit."""
+    monkeypatch.setitem(Connection.stream.__kwdefaults__, "headers_s", 0.3)
+    fake.says_close = True
+    _, inbox = watch(fake.url)
+    first = inbox.wait_for(EngineSnapshot)
+
+    fake.put(container(1))
+    fake.event("create", f"{1:064x}", **{"gpu.target": "box"})
+
+    inbox.seen(f"{1:064x}", lambda _: True, within_s=0.3)
+    lost = inbox.wait_for(EngineLost)
+    assert lost.reason == "the event stream was quiet, and is opened again"
+    inbox.wait_for(EngineSnapshot, after=inbox.inputs.index(first) + 1)
+
+
+def test_a_quiet_stream_is_not_a_broken_one(watch, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(Connection.stream.__kwdefaults__, "headers_s", 0.3)
+    _, inbox = watch(fake.url, pace=QUICK)
+    inbox.wait_for(EngineSnapshot)
+
+    for _ in range(4):
+        inbox.wait_for(EngineContact, after=inbox.mark())
+
+    assert not any(isinstance(item, EngineLost) for item in inbox.inputs)
+    assert fake.streams == 1
 
 
 def test_between_loss_and_sync_no_list_of_the_old_stream_counts(watch, fake: FakeEngine):

@@ -55,6 +55,18 @@ def test_a_stack_is_seen_with_its_dependencies_conditions_and_master(watch, engi
     assert (model.run, model.age_ms, model.restart_policy, model.stop_grace_s) == ("", 0, "no", 10)
 
 
+def test_the_stack_that_pytest_docker_created_is_a_target_of_one(
+    watch, engine_url, docker_services, docker_compose_project_name, label_prefix
+):
+    _, inbox = watch(engine_url, prefix=label_prefix)
+
+    snapshot = inbox.wait_for(EngineSnapshot)
+    ours = [found for found in snapshot.containers if found.project == docker_compose_project_name]
+    assert [(found.service, found.target, found.master, found.vram_mib) for found in ours] == [
+        ("model", "demo", True, 8192)
+    ]
+
+
 def test_a_created_target_is_known_within_a_second(watch, engine_url, make_stack, label_prefix):
     _, inbox = watch(engine_url, prefix=label_prefix)
     inbox.wait_for(EngineSnapshot)
