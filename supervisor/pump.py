@@ -178,7 +178,7 @@ class Pump:
         observed = self.kernel.state.observed
         if observed.storage_full:
             due.append(self._disk_retry_at - self._loop.time())
-        if observed.room_waits:
+        if observed.memory_wanted:
             due.append(self._vram_due_at - self._loop.time())
         return max(0.0, min(due)) if due else None
 
@@ -224,15 +224,15 @@ class Pump:
             self._writer.put([], None)
 
     def _read_gpus(self, now: Now) -> None:
-        """Read the GPUs' memory while a lease waits for it to come back."""
+        """Read the GPUs' memory while a lease waits for it to come back, or the GPU is closed until it does."""
         state = self.kernel.state
-        if not state.observed.room_waits or self._loop.time() < self._vram_due_at:
+        if not state.observed.memory_wanted or self._loop.time() < self._vram_due_at:
             return
         targets = [target for target in state.observed.by_target if runs(state, target)]
         specs = [spec_of(state, target) for target in targets]
         gpus = self._gpus.read([spec.vram_mib if spec is not None else None for spec in specs])
         self._vram_due_at = self._loop.time() + VRAM_POLL_S
-        if gpus != state.observed.gpus:
+        if gpus != state.observed.gpus or not state.observed.room_read:
             self.kernel.feed(now, VramRead(gpus))
 
     def _let_out(self) -> None:

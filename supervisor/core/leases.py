@@ -214,7 +214,7 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
     observed.promised.pop(lease.id, None)
     observed.launched.pop(lease.id, None)
     observed.down_since.pop(lease.id, None)
-    observed.room_waits = False
+    observed.room_waits = observed.room_read = False
     for caller in on_the_line(txn, lease.id):
         let_go(txn, caller.request_id)
         if reason == "target_completed":

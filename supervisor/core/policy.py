@@ -89,9 +89,18 @@ def in_the_way(state: State, lease: Lease) -> list[Resident]:
 
 def memory_is_free(state: State, lease: Lease) -> bool:
     """Return whether the GPU of ``lease`` has the memory that it needs, as far as anybody can read it."""
-    for gpu in state.observed.gpus:
-        if gpu.uuid in lease.gpus and gpu.total_mib is not None and gpu.used_mib is not None:
-            if lease.vram_mib is None or lease.vram_mib >= gpu.total_mib:
-                return gpu.used_mib <= IDLE_MIB
-            return gpu.total_mib - gpu.used_mib >= lease.vram_mib
-    return True
+    return all(has_room(gpu, lease.vram_mib) for gpu in state.observed.gpus if gpu.uuid in lease.gpus)
+
+
+def has_room(gpu: Gpu, needed_mib: int | None) -> bool:
+    """Return whether ``gpu``, as it was last read, has ``needed_mib`` free (None: nearly all of it)."""
+    if gpu.total_mib is None or gpu.used_mib is None:
+        return True
+    if needed_mib is None or needed_mib >= gpu.total_mib:
+        return gpu.used_mib <= IDLE_MIB
+    return gpu.total_mib - gpu.used_mib >= needed_mib
+
+
+def is_read(state: State, lease: Lease) -> bool:
+    """Return whether anybody can read the memory of the GPU of ``lease``."""
+    return any(gpu.uuid in lease.gpus and gpu.used_mib is not None for gpu in state.observed.gpus)

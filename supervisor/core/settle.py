@@ -163,6 +163,10 @@ def make_room(txn: Txn) -> None:
                 txn.touch(state.observed.containers[container_id].target)
         if _others_are_gone(state, lease):
             _verify_memory(txn, lease)
+        else:
+            # What is read while others run says nothing about the time after them.
+            state.observed.room_waits = state.observed.room_read = False
+            state.observed.timers.drop(("vram", lease.id))
 
 
 def _others_are_gone(state: State, lease: Lease) -> bool:
@@ -175,16 +179,17 @@ def _others_are_gone(state: State, lease: Lease) -> bool:
 
 
 def _verify_memory(txn: Txn, lease: Lease) -> None:
-    """A stopped container is not freed VRAM: the GPU's own reading has the last word."""
+    """A stopped container is not freed VRAM: a reading of the GPU made after it stopped has the last word."""
     observed = txn.state.observed
     warm = lease.target is not None and runs(txn.state, lease.target)
     key = ("vram", lease.id)
-    if not warm and not policy.memory_is_free(txn.state, lease):
+    read = observed.room_read or not policy.is_read(txn.state, lease)
+    if not warm and not (read and policy.memory_is_free(txn.state, lease)):
         observed.room_waits = True
         if key not in observed.timers.at and not observed.gpu_dirty:
             observed.timers.set(key, txn.now.at_ms + txn.state.settings.vram_return_ms)
         return
-    observed.room_waits = False
+    observed.room_waits = observed.room_read = False
     observed.gpu_dirty = ""
     observed.timers.drop(key)
     txn.emit(RoomVerified, id=lease.id, target=lease.target)
@@ -209,7 +214,7 @@ def _count_as_launched(txn: Txn, lease: Lease) -> None:
 def memory_overdue(txn: Txn, lease: Lease) -> None:
     """What was stopped did not give its memory back in time: the GPU is closed until it does."""
     observed = txn.state.observed
-    observed.dirty_need_mib = lease.vram_mib or 0
+    observed.dirty_need_mib = lease.vram_mib
     seconds = txn.state.settings.vram_return_ms // 1000
     observed.gpu_dirty = (
         f"the memory of GPU {', '.join(lease.gpus)} did not come back {seconds} s after everything on it was stopped; "

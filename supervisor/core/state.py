@@ -177,7 +177,7 @@ class Observed(Struct):
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
     ``promised``: until when its callers were last told that a lease lives, at least.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
-    ``room_waits``: all that must stop has stopped, and the memory is awaited.
+    ``room_waits``: all that must stop has stopped, and the memory is awaited; ``room_read``: it was read since.
     """
 
     containers: dict[str, Container] = field(default_factory=dict)
@@ -199,8 +199,9 @@ class Observed(Struct):
     timers: Timers = field(default_factory=Timers)
     gpus: tuple[Gpu, ...] = ()
     gpu_dirty: str = ""
-    dirty_need_mib: int = 0
+    dirty_need_mib: int | None = None
     room_waits: bool = False
+    room_read: bool = False
     synced: bool = False
     ever_synced: bool = False
     engine_reason: str = "not connected yet"
@@ -208,6 +209,11 @@ class Observed(Struct):
     storage_full: bool = False
     safe_mode: str = ""
     stopping: bool = False
+
+    @property
+    def memory_wanted(self) -> bool:
+        """Whether something waits for the next reading of the GPUs' memory."""
+        return self.room_waits or bool(self.gpu_dirty)
 
 
 class State:

@@ -36,11 +36,12 @@ from supervisor.core.inputs import (
 )
 from supervisor.core.leases import end_lease, end_ticket, ended_refusal, refuse_all, start_ttl, start_window
 from supervisor.core.model import Now
-from supervisor.core.policy import standstill
+from supervisor.core.policy import has_room, standstill
 from supervisor.core.requests import acquire, claim, renew
 from supervisor.core.settle import down_over, memory_overdue, ready_over, settle, window_over
 from supervisor.core.sightings import call_done, dispatched, hinted, lost, seen, snapshot
 from supervisor.core.state import State
+from supervisor.core.targets import right_to_run
 from supervisor.core.txn import Step, Txn
 
 __all__ = ["Step", "apply", "dispatched", "step"]
@@ -130,12 +131,15 @@ def _shut_down(txn: Txn, shut_down: ShutDown) -> None:
 
 
 def _read_vram(txn: Txn, read: VramRead) -> None:
-    observed = txn.state.observed
+    """Take over a reading. A dirty GPU opens when its memory is back, or when nobody can tell any more whether it is:
+    something runs by right, and the next grant looks again when that is gone.
+    """
+    state = txn.state
+    observed = state.observed
     observed.gpus = read.gpus
-    if observed.gpu_dirty and all(
-        gpu.total_mib is None or gpu.used_mib is None or gpu.total_mib - gpu.used_mib >= observed.dirty_need_mib
-        for gpu in read.gpus
-    ):
+    observed.room_read = observed.room_waits
+    by_right = (c for c in observed.containers.values() if c.runs and right_to_run(state, c).may_run)
+    if observed.gpu_dirty and (all(has_room(gpu, observed.dirty_need_mib) for gpu in read.gpus) or any(by_right)):
         observed.gpu_dirty = ""
 
 

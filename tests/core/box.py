@@ -21,6 +21,7 @@ from supervisor.core.inputs import (
     Renew,
     Started,
     Tick,
+    VramRead,
 )
 from supervisor.core.model import Container, Dependency, Gpu, Now, Terms
 from supervisor.core.plan import plan
@@ -87,6 +88,8 @@ class Box:
     def feed(self, item: Input) -> list[AnyFact]:
         before = len(self.kernel.pending)
         self.kernel.feed(self.now, item)
+        if self.state.observed.room_waits and not self.state.observed.room_read:
+            self.kernel.feed(self.now, VramRead(self.state.observed.gpus))
         facts = self.kernel.pending[before:]
         self.facts += facts
         if self.sync:
