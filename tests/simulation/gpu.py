@@ -6,7 +6,7 @@ A stopped container is not freed VRAM, so what is really in use is kept apart fr
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Container
 
 from msgspec.structs import replace
 
@@ -26,11 +26,14 @@ class GpuMemory:
         self.late, self.never = late, never
         self.held: dict[tuple[str, str], int] = {}
         self._stuck: list[tuple[str, str]] = []
-        self.changed: Callable[[], object] = lambda: None
 
     @property
     def used_mib(self) -> int:
         return min(TOTAL_MIB, sum(self.held.values()))
+
+    def left_by(self, alive: Container[tuple[str, str]]) -> int:
+        """Return how much is held by processes that are over (MiB)."""
+        return sum(mib for key, mib in self.held.items() if key not in alive)
 
     def read(self) -> tuple[Gpu, ...]:
         return (replace(GPU, used_mib=self.used_mib),)
@@ -39,7 +42,6 @@ class GpuMemory:
         """A labelled process loads its model."""
         if container.target is not None:
             self.held[container.id, container.run] = container.shown.vram_mib or TOTAL_MIB // 2
-            self.changed()
 
     def give_back(self, container: SimContainer) -> None:
         key = (container.id, container.run)
@@ -49,17 +51,13 @@ class GpuMemory:
         if luck < self.never:
             self._stuck.append(key)
         elif luck < self.never + self.late:
-            self._timeline.after(self._rng.randint(100, 9_000), lambda: self._free(key))
+            self._timeline.after(self._rng.randint(100, 9_000), lambda: self.held.pop(key, None))
         else:
-            self._free(key)
-
-    def _free(self, key: tuple[str, str]) -> None:
-        self.held.pop(key, None)
-        self.changed()
+            del self.held[key]
 
     def mend(self) -> None:
         """Whatever is stuck comes back, and nothing sticks any more."""
         self.late = self.never = 0.0
         for key in self._stuck:
-            self._free(key)
+            self.held.pop(key, None)
         self._stuck.clear()

@@ -103,7 +103,6 @@ class Incarnation:
         timeline = self.box.timeline
         self.post(Started(timeline.boot_id, timeline.boot_ms(), "simulated", self.first, safe_mode))
         self.watcher.watch()
-        self.read_gpus()
 
     def stop(self) -> None:
         """SIGSTOP: inputs wait, timers do not fire."""
@@ -162,6 +161,7 @@ class Incarnation:
             self._answer(reply)
         self._write()
         self.wake()
+        self._read_gpus()
 
     # ---- disk, timers, GPUs
 
@@ -207,15 +207,15 @@ class Incarnation:
         else:
             self.wake()
 
-    def read_gpus(self) -> None:
-        """What the GPUs have in use has changed: the next reading shows it."""
-        if not self._reading:
+    def _read_gpus(self) -> None:
+        if self.kernel.state.observed.memory_wanted and not self._reading:
             self._reading = True
-            self.box.timeline.after(self.box.rng.randint(1, VRAM_POLL_MS), self._read)
+            self.box.timeline.after(self.box.rng.randint(0, VRAM_POLL_MS), self._read)
 
     def _read(self) -> None:
         self._reading = False
-        self.post(VramRead(self.box.gpu.read()))
+        if self.kernel.state.observed.memory_wanted and not self.stopped:
+            self.post(VramRead(self.box.gpu.read()))
 
     # ---- callers
 

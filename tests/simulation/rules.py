@@ -160,10 +160,10 @@ class Rules:
                     not known or self.life.catching_up,
                     f"room is verified only when nothing else is known to run: {container.name} does",
                 )
-        observed = self.life.kernel.state.observed
+        alive = {(one.id, one.run) for one in self.box.engine.containers.values() if one.alive}
         need_mib = self.decided.leases[fact.id].vram_mib or TOTAL_MIB
-        used_mib = observed.gpus[0].used_mib or 0
-        free = used_mib <= IDLE_MIB if need_mib >= TOTAL_MIB else TOTAL_MIB - used_mib >= need_mib
+        most_mib = IDLE_MIB if need_mib >= TOTAL_MIB else TOTAL_MIB - need_mib
+        free = self.box.gpu.left_by(alive) <= most_mib
         require(warm or free, "room is verified by the GPU's own reading: a stopped process is not freed VRAM")
 
     def _hung_up(self, gone: CallerGone) -> None:
@@ -220,7 +220,8 @@ class Rules:
                 require(ended, "a release is on disk before its caller hears of it")
             case Renewed():
                 assert isinstance(asked, Renew)
-                self._promise(asked.token_hash.removeprefix("hash of "), reply.expires_at_ms)
+                if self._hears(id_):
+                    self._promise(asked.token_hash.removeprefix("hash of "), reply.expires_at_ms)
             case Refused():
                 told = f"{reply.refusal.detail} {reply.refusal.context}"
                 require("hash of" not in told, "no token, nor its hash, is in what people read")
@@ -232,12 +233,18 @@ class Rules:
         require(id_ in books.granted, "a grant is on disk before its caller hears of it")
         if reply.state == "ready":
             require(id_ in books.ready, "readiness is on disk before a caller hears of it")
-        self._promise(id_, reply.expires_at_ms)
+        if self._hears(reply.request_id):
+            self._promise(id_, reply.expires_at_ms)
 
     def _promise(self, lease_id: str, expires_at_ms: int | None) -> None:
         # A refresh may ask for a shorter time than before: the last word counts.
         if expires_at_ms is not None:
             self.expected[lease_id] = expires_at_ms
+
+    def _hears(self, request_id: int) -> bool:
+        assert self.life is not None
+        waiting = self.life.waiting.get(request_id)
+        return waiting is not None and not waiting.left
 
     def acting(self, now: Now, action: Action) -> None:
         assert self.life is not None

@@ -67,7 +67,6 @@ class World:
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=trace)
         engine.on_start = self._process_started
         engine.on_death = self._process_died
-        self.box.gpu.changed = lambda: None if self.life is None else self.life.read_gpus()
         self.stacks = stacks.pick(rng)
         self.targets = sorted({stack.target for stack in self.stacks})
         self.people = stacks.People(engine, rng)
