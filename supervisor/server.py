@@ -1,0 +1,181 @@
+"""The composition root: journal, kernel, pump, engine, GPUs and the web server, put together and taken apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import uvloop
+
+from supervisor import __version__
+from supervisor.api import build_app
+from supervisor.api.sentences import sentence
+from supervisor.api.server import Limits, serve_http
+from supervisor.api.tokens import TokenMint, load_secret
+from supervisor.clock import Clock, read_boot_id
+from supervisor.config import Config
+from supervisor.core.apply import replay
+from supervisor.core.facts import AnyFact
+from supervisor.core.inputs import Started
+from supervisor.core.state import Settings
+from supervisor.engine import Engine
+from supervisor.gpu import SimulatedGpus
+from supervisor.journal import Journal
+from supervisor.kernel import Kernel
+from supervisor.pump import Pump
+
+log = logging.getLogger("supervisor")
+
+#: Answering everybody on the line and ending the web server takes no longer than this; the whole end, 5 s.
+ANSWERS_S = 2.0
+WEB_END_S = 2.0
+
+
+def serve(config: Config) -> int:
+    """Run the supervisor until SIGTERM or SIGINT. Returns the exit status: 0 after a clean end.
+
+    Raises:
+        SupervisorError: it cannot start (the journal is locked or newer, the address is taken ...), or the journal
+            broke while it ran.
+    """
+    raise_file_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config))
+
+
+def raise_file_limit() -> None:
+    """Take as many open files as the system lets us: each waiter is a connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else hard
+    if soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def core_settings(config: Config) -> Settings:
+    return Settings(
+        mode=config.enforce,
+        aging_per_minute=config.aging,
+        claim_window_ms=config.claim_window_ms,
+        ttl_min_ms=config.ttl_min_ms,
+        ttl_max_ms=config.ttl_max_ms,
+        queue_max=config.queue_max,
+        label_prefix=config.label_prefix,
+        gpus=config.gpus,
+    )
+
+
+async def _serve(config: Config) -> int:
+    journal = Journal.open(
+        config.data_dir,
+        version=__version__,
+        retain_ms=config.journal_retention_ms,
+        retain_bytes=config.journal_retention_bytes,
+    )
+    try:
+        return await _run(config, journal)
+    finally:
+        journal.close()
+
+
+async def _run(config: Config, journal: Journal) -> int:
+    state = replay(core_settings(config), journal.snapshot, journal.replay())
+    clock = Clock(state.durable, read_boot_id())
+    engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix)
+    kernel = Kernel(state)
+    pump = Pump(kernel, journal, engine, SimulatedGpus(config.gpus), clock, _log_fact)
+    app = build_app(
+        pump,
+        mint=TokenMint(load_secret(config.data_dir)),
+        logs=_log_reader(engine),
+        version=__version__,
+        host=config.host,
+        allowed_hosts=config.allowed_hosts,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    started = Started(clock.boot_id, clock.boot_ms(), __version__, first=journal.first, safe_mode=journal.damage)
+    web_stop = asyncio.Event()
+
+    def ready(addresses: list[str]) -> None:
+        print(ready_line(config, addresses, engine.describe(), journal), flush=True)
+
+    owner = asyncio.create_task(pump.run(started), name="owner")
+    web = asyncio.create_task(
+        serve_http(
+            app,
+            host=config.host,
+            port=config.port,
+            unix_socket=config.socket,
+            limits=Limits(),
+            on_ready=ready,
+            stop=web_stop,
+        ),
+        name="web",
+    )
+    engine.watch(pump.post)
+    try:
+        await _first_of(owner, web, stop.wait())
+        if owner.done():
+            owner.result()
+        if web.done():
+            web.result()
+        log.info("shutting down: leases and containers stay")
+        await _end(pump, web, web_stop)
+    finally:
+        engine.close()
+        for task in (owner, web):
+            task.cancel()
+        await asyncio.gather(owner, web, return_exceptions=True)
+    return 0
+
+
+async def _first_of(*awaitables: asyncio.Task[Any] | Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.ensure_future(item) for item in awaitables]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks[2:]:
+        task.cancel()
+
+
+async def _end(pump: Pump, web: asyncio.Task[None], web_stop: asyncio.Event) -> None:
+    """Answer everybody on the line with a retryable refusal, then end the web server; both within their time."""
+    try:
+        async with asyncio.timeout(ANSWERS_S):
+            await pump.shut_down("signal")
+    except TimeoutError:
+        log.warning(
+            "the disk did not take the last fact in %s s; callers were told nothing that is not on it", ANSWERS_S
+        )
+    web_stop.set()
+    await asyncio.wait([web], timeout=WEB_END_S)
+
+
+def _log_fact(seq: int, fact: AnyFact) -> None:
+    log.info("%s", sentence(fact), extra={"seq": seq, "fact": type(fact).__name__})
+
+
+def _log_reader(engine: Engine) -> Callable[[str], Coroutine[Any, Any, str]]:
+    async def read(container_id: str) -> str:
+        return await asyncio.to_thread(engine.logs, container_id, 20, 1.0)
+
+    return read
+
+
+def ready_line(config: Config, addresses: list[str], engine: str, journal: Journal) -> str:
+    """Say in one line where it listens, where its data lie, which engine, which GPUs, and the enforcement mode."""
+    gpus = ", ".join(
+        f"{gpu.uuid} ({gpu.total_mib} MiB)" if gpu.total_mib is not None else f"{gpu.uuid} (one GPU of unknown size)"
+        for gpu in config.gpus
+    )
+    damage = f" SAFE MODE: {journal.damage}" if journal.damage else ""
+    return (
+        f"gpu-supervisor {__version__} ready: listening on {' and '.join(addresses)}; data in {config.data_dir}; "
+        f"engine {engine}; GPUs {gpus}; enforcement {config.enforce}{damage}"
+    )
