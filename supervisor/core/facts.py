@@ -119,7 +119,7 @@ class LeaseRetimed(Fact, frozen=True, array_like=True, tag=True):
 
 class LeaseEnded(Fact, frozen=True, array_like=True, tag=True):
     """``reason``: released, forced, expired, caller_gone, target_down, target_completed, target_failed,
-    target_unhealthy, target_timeout, target_gone. ``resident``: what still runs of it stays, warm.
+    target_unhealthy, target_timeout, salvaged. ``resident``: what still runs of it stays, warm.
     """
 
     id: str
