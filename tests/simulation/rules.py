@@ -53,7 +53,7 @@ class Rules:
         self.asked: dict[int, Input] = {}
         self.deadlines: dict[int, int] = {}
         self.doomed: dict[tuple[str, str], Doomed] = {}
-        self.unwell_ms = 0
+        self.unwell_ms = self.blind_ms = 0
         self.lives_ms: list[int] = []
         self.restarts = 0
         self.steps = 0
@@ -298,6 +298,8 @@ class Rules:
         well = state.observed.synced and box.engine.power == "up" and box.settings.mode == "stop"
         if not well or self.life.stopped or self.life.catching_up:
             self.unwell_ms = self.at_ms
+        if box.noise.lost:
+            self.blind_ms = self.at_ms
         if not self.doomed:
             return
         for key in list(self.doomed):
@@ -319,7 +321,7 @@ class Rules:
         limit_ms = LIFE_MS
         if self.unwell_ms + BACK_MS > since_ms:
             since_ms, limit_ms = max(since_ms, self.unwell_ms), BACK_MS + LIFE_MS
-        if box.noise.lost:
+        if since_ms <= self.blind_ms:
             limit_ms = BLIND_LIFE_MS
         if not doomed.fresh or limit_ms > LIFE_MS:
             # An older run is asked to stop, after those that depend on it; its end waits for the disk.
