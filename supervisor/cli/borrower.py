@@ -28,6 +28,8 @@ LATE_S = 30.0
 ROOM_S = 900.0
 #: How often the place in the queue is looked at, and how soon something that failed is tried again.
 LOOK_S = 1.0
+#: How often a lease that is held is looked at between two renewals: whoever lost it must stop soon.
+CHECK_S = 2.0
 RETRY_S = 1.0
 #: How long giving back is tried; the TTL does it otherwise.
 GIVE_BACK_S = 5.0
@@ -200,30 +202,51 @@ class Borrower:
     # ---- having it
 
     async def keep(self) -> None:
-        """Renew at a third of the TTL until cancelled.
+        """Renew at a third of the TTL until cancelled, and look in between whether the lease still lives.
 
         A server that is away is waited for: it hands out nothing meanwhile, and every lease gets a fresh TTL when
         it comes back.
 
         Raises:
-            LeaseLost: the lease has ended: released by somebody else, expired, or its target is gone.
+            LeaseLost: the lease has ended: released by somebody else, expired, done, or its target is gone.
         """
-        cut = False
+        renewed_at, cut, said = time.monotonic(), False, ""
         while True:
-            await asyncio.sleep(min(RETRY_S, self._ttl_s / 3) if cut else self._ttl_s / 3)
+            due_s = max(0.0, renewed_at + self._ttl_s / 3 - time.monotonic())
+            await asyncio.sleep(min(RETRY_S, self._ttl_s / 3) if cut else min(CHECK_S, due_s))
+            due = cut or due_s <= CHECK_S
             try:
-                answer = await self.line.ask("POST", f"/v1/lease/{self.token}/renew", Renewed)
+                line = await (self._renew() if due else self._look())
             except Unreachable as error:
                 if not cut:
                     self._say(f"{error}; the lease is kept, trying again")
                 cut = True
-            except Refused as refusal:
-                if not refusal.retryable:
-                    raise LeaseLost(self.wish.name, refusal) from None
-            else:
-                if cut:
-                    self._say("the server answers again")
-                cut, self._ttl_s = False, answer.ttl_seconds
+                continue
+            if cut:
+                self._say("the server answers again")
+            if due:
+                renewed_at, cut = time.monotonic(), False
+            if line and line != said:
+                self._say(line)
+            said = said if due else line
+
+    async def _renew(self) -> str:
+        try:
+            self._ttl_s = (await self.line.ask("POST", f"/v1/lease/{self.token}/renew", Renewed)).ttl_seconds
+        except Refused as refusal:
+            if not refusal.retryable:
+                raise LeaseLost(self.wish.name, str(refusal), refusal.context.get("reason")) from None
+        return ""
+
+    async def _look(self) -> str:
+        """Return what changed about the lease that its owner should know."""
+        try:
+            held = await self.line.ask("GET", f"/v1/lease/{self.token}", Held)
+        except Refused:
+            return ""  # forgotten, or a server in trouble: the next renewal says which
+        if held.state == "ended":
+            raise LeaseLost(self.wish.name, f"it has ended ({held.reason})", held.reason)
+        return f"{self.wish.name} is down: {held.why}" if held.state == "down" else ""
 
     # ---- giving it back
 

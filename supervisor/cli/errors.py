@@ -69,9 +69,9 @@ class LeaseLost(SupervisorError):
 
     code = "lease_lost"
 
-    def __init__(self, name: str, refusal: Refused) -> None:
-        super().__init__(f"the lease of {name} was lost: {refusal}", "see what happened with: gpu-supervisor audit")
-        self.reason = refusal.context.get("reason")
+    def __init__(self, name: str, why: str, reason: str | None) -> None:
+        super().__init__(f"the lease of {name} was lost: {why}", "see what happened with: gpu-supervisor audit")
+        self.reason = reason
 
 
 #: What to type next, where the server's sentence does not say it: it knows nothing of this command.

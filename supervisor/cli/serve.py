@@ -27,8 +27,8 @@ def set_up_log() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # Their lines hold paths of requests, and those hold tokens.
-    for chatty in ("uvicorn.access", "urllib3", "docker", "httpx"):
+    # Nothing of theirs is a decision of ours, and paths of requests hold tokens.
+    for chatty in ("uvicorn.access", "uvicorn.error", "urllib3", "docker", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

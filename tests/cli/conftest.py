@@ -34,7 +34,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for between two tries shrinks: the order of things is tried, not the patience."""
-    for name in ("LOOK_S", "RETRY_S"):
+    for name in ("LOOK_S", "RETRY_S", "CHECK_S"):
         monkeypatch.setattr(f"supervisor.cli.borrower.{name}", 0.02)
 
 

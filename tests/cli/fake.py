@@ -21,6 +21,7 @@ class FakeServer:
     """Tests read and set the attributes; ``changed`` is notified whenever something happened.
 
     ``refusals``: what a target is refused with. ``starting``: what is granted does not become ready.
+    ``holder_state``: what the holder's lease is said to be.
     ``cut``: requests in flight are cut, new ones too.
     """
 
@@ -32,9 +33,11 @@ class FakeServer:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.renewals = 0
+        self.looks = 0
         self.ttl_s = 60.0
         self.refusals: dict[str, Problem] = {}
         self.answer_state = "ready"
+        self.holder_state = "ready"
         self.starting = False
         self.start_failure: Problem | None = None
         self.cut = False
@@ -112,13 +115,18 @@ class FakeServer:
         return 200, {"token": token, "ttl_seconds": self.ttl_s}
 
     def look(self, token: str) -> tuple[int, dict[str, Any]]:
+        self.looks += 1
+        self.changed.notify_all()
         for position, ticket in enumerate(self.queue):
             if ticket["token"] == token:
                 holder = self.holder or {}
                 why = f"{holder.get('target')} holds the GPU (owner {holder.get('owner')})"
                 return 200, {"state": "queued", "position": position, "why": why}
         if self.holder is not None and self.holder["token"] == token:
-            return 200, {"state": "starting", "why": "room is being made"}
+            state = "starting" if self.starting else self.holder_state
+            return 200, {"state": state, "why": "room is being made" if self.starting else "it went down"}
+        if token in self.ended:
+            return 200, {"state": "ended", "reason": self.ended[token]}
         raise Problem(404, "lease_unknown", "no such token")
 
     def delete(self, token: str) -> tuple[int, dict[str, Any]]:

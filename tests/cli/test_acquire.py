@@ -262,6 +262,35 @@ def test_a_lost_lease_ends_the_command_with_5(fake: FakeServer, spawn):
     assert "gpu-supervisor audit" in err
 
 
+def test_a_lost_lease_is_noticed_long_before_the_next_renewal(fake: FakeServer, spawn):
+    process = spawn(["acquire", "comfyui", "--ttl", "1h"])
+    until_line(process, "held until Ctrl-C")
+    fake.end("t-1", "expired")
+
+    _, err = process.communicate(timeout=10)
+
+    assert process.returncode == 5
+    assert "error: the lease of comfyui was lost: it has ended (expired)" in err
+    assert fake.renewals == 0
+
+
+def test_a_target_that_went_down_is_said_once(fake: FakeServer, run, quick, tmp_path):
+    fake.holder_state = "down"
+
+    def finish() -> None:
+        fake.until(lambda: fake.looks >= 5)
+        (tmp_path / "done").touch()
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    wait = f"until [ -e {tmp_path}/done ]; do sleep 0.05; done"
+    status, _, err = run("acquire", "comfyui", "--", "sh", "-c", wait)
+    thread.join(10)
+
+    assert status == 0
+    assert err.count("comfyui is down: it went down") == 1
+
+
 def test_a_job_that_is_done_ends_the_hold_with_0(fake: FakeServer, spawn):
     fake.ttl_s = 0.3
     process = spawn(["acquire", "batch"])
