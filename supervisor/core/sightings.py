@@ -43,18 +43,20 @@ def see(txn: Txn, container: Container) -> None:
         observed.by_target.setdefault(container.target, {})[container.id] = None
     if known is None or known.name != container.name:
         _labels_changed(txn, container)
-    _follow_run(txn, container, run)
+    _follow_run(txn, container, run, known)
     if not container.runs:
         _forget_retry(txn.state, container.id)
     txn.touch(container.target)
     _remember(txn, container)
 
 
-def _follow_run(txn: Txn, container: Container, run: Run | None) -> None:
+def _follow_run(txn: Txn, container: Container, run: Run | None, known: Container | None) -> None:
     runs = txn.state.observed.runs
+    # An event is sent after the start that it tells of: what started later is another run, of which no event told us.
+    later = known is not None and container.started_wall_ms > known.started_wall_ms
     if not container.runs:
         runs.pop(container.id, None)
-    elif run is not None and run.hinted_after is not None:
+    elif run is not None and run.hinted_after is not None and not later:
         run.name, run.hinted_after = container.run, None
     elif run is None or run.name != container.run:
         runs[container.id] = Run(container.run, fresh=container.age_ms < txn.state.settings.fresh_ms)
