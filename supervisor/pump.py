@@ -11,6 +11,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -46,6 +47,8 @@ SNAPSHOT_FACTS = 100_000
 #: How often a full disk is tried again, and how often GPU memory is read while it is awaited.
 DISK_RETRY_S = 1.0
 VRAM_POLL_S = 0.1
+#: How often it is read otherwise, for whoever looks at the status.
+VRAM_IDLE_S = 2.0
 
 
 class Disk(Protocol):
@@ -119,7 +122,8 @@ class Pump:
         self._facts_since_snapshot = 0
         self._told_seq = kernel.durable_seq
         self._disk_retry_at = 0.0
-        self._vram_due_at = 0.0
+        self._vram_read_at = 0.0
+        self._first_look = asyncio.Event()
         self._new_fact = asyncio.Event()
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -151,7 +155,7 @@ class Pump:
             JournalBroken (or whatever the disk raised): the process must end; a replay knows what was written.
         """
         self._writer.start()
-        self._inbox.append(started)
+        self._inbox.appendleft(started)  # the engine may have reported already
         try:
             while True:
                 self._turn()
@@ -161,9 +165,7 @@ class Pump:
 
     async def _sleep(self) -> None:
         delay_s = self._delay_s()
-        if delay_s is None:
-            await self._wake.wait()
-        elif delay_s > 0:
+        if delay_s > 0:
             handle = self._loop.call_later(delay_s, self._wake.set)
             await self._wake.wait()
             handle.cancel()
@@ -171,16 +173,15 @@ class Pump:
             await asyncio.sleep(0)
         self._wake.clear()
 
-    def _delay_s(self) -> float | None:
+    def _delay_s(self) -> float:
         due: list[float] = []
         if self.kernel.wake_at_ms is not None:
             due.append((self.kernel.wake_at_ms - self._clock.now().at_ms) / 1000)
         observed = self.kernel.state.observed
         if observed.storage_full:
             due.append(self._disk_retry_at - self._loop.time())
-        if observed.memory_wanted:
-            due.append(self._vram_due_at - self._loop.time())
-        return max(0.0, min(due)) if due else None
+        due.append(self._vram_due_at() - self._loop.time())
+        return max(0.0, min(due))
 
     def _turn(self) -> None:
         """One batch: what was synced, what came in, what fell due; then let out what may leave."""
@@ -196,6 +197,8 @@ class Pump:
         if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
             self.kernel.feed(now, Tick())
         self._read_gpus(now)
+        if self.kernel.state.observed.ever_synced:
+            self._first_look.set()
         self._let_out()
         batch = self.kernel.take_batch()
         if batch is not None:
@@ -204,6 +207,12 @@ class Pump:
             if self._facts_since_snapshot >= SNAPSHOT_FACTS and not self.kernel.pending:
                 snapshot, self._facts_since_snapshot = self.kernel.freeze(), 0
             self._writer.put(batch, snapshot)
+
+    async def first_look(self, timeout_s: float) -> None:
+        """Wait until the engine was seen for the first time, or the time is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._first_look.wait()
 
     def _take_synced(self) -> list[BaseException | None]:
         synced, self._synced = self._synced, []
@@ -223,16 +232,22 @@ class Pump:
             self._disk_retry_at = self._loop.time() + DISK_RETRY_S
             self._writer.put([], None)
 
+    def _vram_due_at(self) -> float:
+        """When the GPUs' memory is read next: at once where a lease waits for the first reading after its stops."""
+        observed = self.kernel.state.observed
+        if observed.room_waits and not observed.room_read:
+            return self._vram_read_at
+        return self._vram_read_at + (VRAM_POLL_S if observed.memory_wanted else VRAM_IDLE_S)
+
     def _read_gpus(self, now: Now) -> None:
-        """Read the GPUs' memory while a lease waits for it to come back, or the GPU is closed until it does."""
-        state = self.kernel.state
-        if not state.observed.memory_wanted or self._loop.time() < self._vram_due_at:
+        if self._loop.time() < self._vram_due_at():
             return
+        state = self.kernel.state
         targets = [target for target in state.observed.by_target if runs(state, target)]
         specs = [spec_of(state, target) for target in targets]
         gpus = self._gpus.read([spec.vram_mib if spec is not None else None for spec in specs])
-        self._vram_due_at = self._loop.time() + VRAM_POLL_S
-        if gpus != state.observed.gpus or not state.observed.room_read:
+        self._vram_read_at = self._loop.time()
+        if gpus != state.observed.gpus or (state.observed.room_waits and not state.observed.room_read):
             self.kernel.feed(now, VramRead(gpus))
 
     def _let_out(self) -> None:
@@ -325,11 +340,9 @@ class Pump:
         """Wait until a fact above ``after`` is on disk, or the time is over."""
         if self.kernel.durable_seq > after:
             return
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._new_fact.wait()
-        except TimeoutError:
-            return
 
     async def shut_down(self, reason: str) -> None:
         """Answer everybody on the line with a retryable refusal, and grant nothing any more. Returns when on disk."""

@@ -34,6 +34,8 @@ log = logging.getLogger("supervisor")
 #: Answering everybody on the line and ending the web server takes no longer than this; the whole end, 5 s.
 ANSWERS_S = 2.0
 WEB_END_S = 2.0
+#: The ready line waits this long for the engine, so that it can name it; then it says that it is still away.
+ENGINE_LOOK_S = 2.0
 
 
 def serve(config: Config) -> int:
@@ -104,8 +106,14 @@ async def _run(config: Config, journal: Journal) -> int:
     started = Started(clock.boot_id, clock.boot_ms(), __version__, first=journal.first, safe_mode=journal.damage)
     web_stop = asyncio.Event()
 
-    def ready(addresses: list[str]) -> None:
+    async def announce(addresses: list[str]) -> None:
+        await pump.first_look(ENGINE_LOOK_S)
         print(ready_line(config, addresses, engine.describe(), journal), flush=True)
+
+    announcing: list[asyncio.Task[None]] = []
+
+    def ready(addresses: list[str]) -> None:
+        announcing.append(asyncio.create_task(announce(addresses), name="ready line"))
 
     owner = asyncio.create_task(pump.run(started), name="owner")
     web = asyncio.create_task(
@@ -131,9 +139,9 @@ async def _run(config: Config, journal: Journal) -> int:
         await _end(pump, web, web_stop)
     finally:
         engine.close()
-        for task in (owner, web):
+        for task in (owner, web, *announcing):
             task.cancel()
-        await asyncio.gather(owner, web, return_exceptions=True)
+        await asyncio.gather(owner, web, *announcing, return_exceptions=True)
     return 0
 
 

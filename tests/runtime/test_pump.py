@@ -165,6 +165,19 @@ def test_a_slow_disk_holds_answers_back_and_neither_renewals_nor_kills():
     run(story)
 
 
+def test_what_the_journal_left_is_taken_up_before_the_first_report_of_the_engine():
+    async def story() -> None:
+        made = Rig(container("a"))
+        made.engine.watch(made.pump.post)
+        task = asyncio.ensure_future(made.pump.run(Started("boot", 0, "v", first=False)))
+        await until(lambda: made.disk.facts)
+        assert type(made.disk.facts[0]).__name__ == "SupervisorStarted"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(story)
+
+
 def test_cancelling_a_wait_hangs_up():
     async def story() -> None:
         async with rig(container("a"), container("b")) as box:
