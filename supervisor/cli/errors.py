@@ -59,6 +59,11 @@ class Refused(SupervisorError):
         self.context = context
 
     @property
+    def until(self) -> str:
+        """Until when the holder has what was refused, as far as it is known (RFC 3339), or ""."""
+        return str(self.context.get("expires_at") or "") if self.code in ("gpu_busy", "scheduler_timeout") else ""
+
+    @property
     def logs_tail(self) -> str:
         tail = self.context.get("logs_tail")
         return "\n".join(map(str, tail)) if isinstance(tail, list) else str(tail or "")

@@ -40,7 +40,8 @@ def complain(error: SupervisorError) -> int:
     """Show an error, what to do about it, and the last words of whatever failed. Returns the exit status for it."""
     busy = isinstance(error, Refused) and error.retryable
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    _labelled(console, "busy:" if busy else "error:", "yellow" if busy else "red", str(error))
+    until = f", until {clock_time(error.until)} unless renewed" if isinstance(error, Refused) and error.until else ""
+    _labelled(console, "busy:" if busy else "error:", "yellow" if busy else "red", f"{error}{until}")
     if isinstance(error, Refused):
         for line in error.logs_tail.splitlines():
             console.print(Text(f"  | {clean(line)}"))

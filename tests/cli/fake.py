@@ -150,6 +150,7 @@ class FakeServer:
             "gpu_busy",
             f"{self.holder['target']} holds the GPU (owner {self.holder['owner']})",
             retryable=True,
+            expires_at="2001-01-02T03:09:05.000Z",
         )
 
     def _drop(self, token: str, reason: str) -> bool:

@@ -78,7 +78,7 @@ def test_a_busy_gpu_that_is_not_waited_for_is_refused_with_3(fake: FakeServer, r
 
     assert (status, out) == (3, "")
     assert err == (
-        "busy: comfyui holds the GPU (owner ann)\n"
+        "busy: comfyui holds the GPU (owner ann), until 2001-01-02 03:09:05 unless renewed\n"
         "hint: wait with --wait 10m, or see the queue with: gpu-supervisor status\n"
     )
     assert fake.asked[0]["queue"] is False

@@ -361,7 +361,7 @@ def test_check_of_a_file_that_is_not_there_is_an_error(run):
 
 
 @pytest.mark.engine
-def test_check_reads_compose_files_and_says_what_to_type_next(run):
+def test_check_reads_compose_files_and_says_what_to_type_next(run, engine_url):
     for name in ("ollama", "whisper"):
         file = Path(__file__).parents[2] / "examples" / f"{name}.yml"
 
