@@ -80,7 +80,7 @@ class Callers:
             target=target,
             owner=f"caller-{rng.randint(1, 5)}",
             priority=rng.choice((-5, 0, 0, 0, 1, 20)),
-            ttl_ms=rng.choice((1_000, 10_000, 20_000, 45_000)),
+            ttl_ms=rng.choice((1_000, 5_000, 20_000, 45_000)),
             wait_ready=rng.random() < 0.7,
             ready_timeout_ms=rng.choice((5_000, 20_000, 40_000)),
             scope=key,
@@ -114,7 +114,7 @@ class Callers:
         if granted.state == "ended":
             return
         target, ttl_ms = granted.lease.target, granted.lease.terms.ttl_ms
-        until_ms = self._site.timeline.at_ms + rng.choice((0, 3_000, 15_000, 40_000))
+        until_ms = self._site.timeline.at_ms + rng.choice((0, 1_000, 6_000, 25_000))
         dies = rng.random() < 0.25
         refreshes = rng.random() < 0.3
         while self._site.timeline.at_ms < until_ms and not self._site.calm:
@@ -160,7 +160,9 @@ class Callers:
             yield every_ms
             if self._site.calm:
                 break
-            reply = yield self._ask(self._claim(token, refresh=True, target=target), 120_000)
+            wait_ready = self._rng.choice((None, False))
+            claim = self._claim(token, refresh=True, target=target, wait_ready=wait_ready)
+            reply = yield self._ask(claim, self._rng.choice((2_000, 120_000)))
             if isinstance(reply, Granted) or (isinstance(reply, Refused) and not reply.refusal.retryable):
                 return reply
         if self._rng.random() < 0.5:
@@ -183,7 +185,8 @@ class Callers:
         wait_ms = self._rng.choice((0, 2_000, 20_000))
         patience_ms = self._rng.choice((None, self._rng.randint(1, 20_000)))
         for _ in range(3):
-            reply = yield self._ask(self._claim(token, wait_ms=wait_ms), patience_ms)
+            wait_ready = self._rng.choice((None, None, False, True))
+            reply = yield self._ask(self._claim(token, wait_ms=wait_ms, wait_ready=wait_ready), patience_ms)
             if isinstance(reply, Granted) or self._site.calm:
                 return reply
             yield 2_000

@@ -283,7 +283,12 @@ class Rules:
 
     def died(self, container: SimContainer) -> None:
         doomed = self.doomed.pop((container.id, container.run), None)
-        if doomed is None or not doomed.fresh or self.life is None or doomed.since_ms <= self.unwell_ms:
+        if (
+            doomed is None
+            or not doomed.fresh
+            or self.life is None
+            or doomed.since_ms <= max(self.unwell_ms, self.blind_ms)
+        ):
             return
         if container.id in self.decided.refused and container.id not in self.life.troubled_until_ms:
             self.lives_ms.append(self.at_ms - doomed.since_ms)
@@ -292,6 +297,10 @@ class Rules:
         """Something excuses enforcement now: it is measured from the last such moment on."""
         self.unwell_ms = self.at_ms
 
+    def blinded(self) -> None:
+        """From here on starts may be seen by the next list only."""
+        self.blind_ms = self.at_ms + 86_400_000
+
     def _check_life(self) -> None:
         assert self.life is not None
         state, box = self.life.kernel.state, self.box
@@ -299,7 +308,7 @@ class Rules:
         if not well or self.life.stopped or self.life.catching_up:
             self.unwell_ms = self.at_ms
         if box.noise.lost:
-            self.blind_ms = self.at_ms
+            self.blind_ms = max(self.blind_ms, self.at_ms)
         if not self.doomed:
             return
         for key in list(self.doomed):
@@ -317,7 +326,10 @@ class Rules:
     def _check_doomed(self, container: SimContainer, doomed: Doomed) -> None:
         assert self.life is not None
         box = self.box
-        since_ms = max(doomed.since_ms, self.life.troubled_until_ms.get(container.id, 0))
+        # Containers of one target stop one after the other: trouble with one holds up the others.
+        siblings = (one.id for one in box.engine.containers.values() if one.target == container.target)
+        troubles = [self.life.troubled_until_ms.get(id_, 0) for id_ in siblings]
+        since_ms = max(doomed.since_ms, *troubles)
         limit_ms = LIFE_MS
         if self.unwell_ms + BACK_MS > since_ms:
             since_ms, limit_ms = max(since_ms, self.unwell_ms), BACK_MS + LIFE_MS

@@ -183,11 +183,14 @@ class People:
         return True if condition == "service_started" or container.health == "healthy" else None
 
     def down(self, stack: Stack) -> Script:
-        """``docker compose down``: stop in reverse order, then remove."""
+        """``docker compose down``: stop in reverse order, then remove; ``create`` again some time later."""
         for container in reversed(self.of(stack)):
             yield from self.stop(container.id, 3)
         for container in self.of(stack):
             yield from self._remove(container.id)
+        yield self._rng.choice((500, 5_000, 30_000))
+        if self._engine.power == "up":
+            self.create(stack)
 
     def _remove(self, id_: str) -> Script:
         yield self._call(lambda done: self._engine.remove(id_, done, force=True))
@@ -242,5 +245,6 @@ class People:
 
     def anything(self, stacks: list[Stack]) -> Iterator[object]:
         """Return one more thing that people do."""
-        acts = (self.meddle, self.meddle, self.meddle, self.up, self.up, self.run, self.recreate, self.down)
+        often = (self.meddle, self.meddle, self.meddle, self.meddle, self.up, self.up)
+        acts = (*often, self.run, self.recreate, self.down)
         return self._rng.choice(acts)(self._rng.choice(stacks))

@@ -87,7 +87,7 @@ class World:
                     self.timeline.drive(self.people.up(stack))
         self.timeline.run(self.rng.randint(0, 3_000))
         self.start()
-        for _ in range(self.rng.randint(2, 9)):
+        for _ in range(self.rng.randint(2, 12)):
             self.timeline.drive(self._callers())
         self.timeline.drive(self._people())
         faults.enable(self)
@@ -99,7 +99,7 @@ class World:
         return self._outcome()
 
     def _callers(self) -> Script:
-        pace_ms = self.rng.choice((300, 2_000, 6_000))
+        pace_ms = self.rng.choice((200, 1_000, 4_000))
         while not self.calm:
             yield self.rng.randint(0, 2 * pace_ms)
             if not self.calm:
@@ -126,6 +126,7 @@ class World:
         for _ in range(len(durable.tickets) + 1):
             if durable.tickets:
                 self.timeline.run(self.timeline.at_ms + self.box.settings.claim_window_ms)
+        self.timeline.run(self.timeline.at_ms + 1_000)
 
     def _settle_accounts(self) -> None:
         """Everything owed is paid: every request answered, the queue empty, no lease, nothing runs without a right."""
@@ -233,6 +234,7 @@ def _settings(rng: random.Random) -> Settings:
     return Settings(
         mode=rng.choices(("stop", "observe", "adopt"), (80, 10, 10))[0],
         aging_per_minute=rng.choice((0.0, 1.0, 1.0, 30.0)),
+        ttl_min_ms=rng.choice((2_000, 10_000)),
         claim_window_ms=rng.choice((3_000, 10_000)),
         queue_max=rng.choice((3, 20_000)),
         gpus=(GPU,),
