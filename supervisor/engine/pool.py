@@ -24,7 +24,7 @@ class Pool:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
+        self._unfinished = 0
         self._closed = False
 
     def submit(self, task: Callable[[], None]) -> bool:
@@ -33,7 +33,10 @@ class Pool:
             if self._closed:
                 return False
             self._tasks.put(task)
-            if self._idle >= self._tasks.qsize() or self._threads == self._size:
+            self._unfinished += 1
+            # A thread for each task that is not finished. Counting idle threads would not do: one that has just taken
+            # a task looks idle for a moment, and the next task would wait behind that one.
+            if self._unfinished <= self._threads or self._threads == self._size:
                 return True
             self._threads += 1
             name = f"{self._name}-{self._threads}"
@@ -49,14 +52,12 @@ class Pool:
 
     def _work(self) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
             task = self._tasks.get()
-            with self._lock:
-                self._idle -= 1
             if task is None:
                 return
             try:
                 task()
             except Exception:
                 logger.exception("a task of %s failed", self._name)
+            with self._lock:
+                self._unfinished -= 1

@@ -151,6 +151,21 @@ def test_a_pool_runs_as_many_tasks_at_a_time_as_it_has_threads_and_no_more():
     assert most == 3
 
 
+def test_a_task_never_waits_behind_another_while_a_thread_could_be_had():
+    pool = Pool("test", 2)
+    for _ in range(300):
+        gate, over = threading.Event(), threading.Event()
+
+        def wait_for_the_next(gate: threading.Event = gate, over: threading.Event = over) -> None:
+            assert gate.wait(5)
+            over.set()
+
+        pool.submit(wait_for_the_next)
+        pool.submit(gate.set)
+        assert over.wait(5)
+    pool.close()
+
+
 def test_a_task_that_raises_does_not_cost_the_pool_a_thread(caplog: pytest.LogCaptureFixture):
     pool, ran = Pool("test", 1), threading.Event()
     pool.submit(lambda: 1 / 0)
