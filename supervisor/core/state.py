@@ -236,10 +236,11 @@ class State:
     def rank(self, ticket: Ticket) -> tuple[float, int]:
         """Sort key, the head first. Linear aging keeps the order of two tickets for ever, so it never changes:
 
-        ``priority + rate * waited`` of two tickets differs by ``priority - rate * queued_at``, a constant each.
+        ``priority + rate * waited`` of two tickets differs by ``priority - rate * queued_at``, a constant each. Times
+        60,000, so that whole rates give whole numbers, and equal ranks are equal.
         """
-        points = self.settings.aging_per_minute * ticket.queued_at_ms / 60_000
-        return (points - ticket.terms.priority, ticket.order)
+        late = self.settings.aging_per_minute * ticket.queued_at_ms
+        return (late - 60_000 * ticket.terms.priority, ticket.order)
 
     def index_ticket(self, ticket: Ticket) -> None:
         self.queue.add(ticket)
