@@ -155,8 +155,8 @@ class Callers:
     def _poll(self, queued: Queued, target: str | None) -> Script:
         """Come back with a ticket until its turn comes; some lose interest, with or without saying so."""
         token = f"hash of {queued.ticket_id}"
-        every_ms = self._rng.choice((1_000, 4_000, 15_000))
-        for _ in range(self._rng.choice((2, 10, 30))):
+        every_ms = self._rng.choice((500, 2_000, 2_500, 15_000))
+        for _ in range(self._rng.choice((2, 30, 60))):
             yield every_ms
             if self._site.calm:
                 break
@@ -165,7 +165,7 @@ class Callers:
             reply = yield self._ask(claim, self._rng.choice((2_000, 120_000)))
             if isinstance(reply, Granted) or (isinstance(reply, Refused) and not reply.refusal.retryable):
                 return reply
-        if self._rng.random() < 0.5:
+        if self._rng.random() < 0.8:
             yield from self._give_back(token)
         return None
 
@@ -190,6 +190,8 @@ class Callers:
             if isinstance(reply, Granted) or self._site.calm:
                 return reply
             yield 2_000
+        if self._rng.random() < 0.8:
+            yield from self._give_back(token)
         return None
 
     def ticket(self) -> Script:
@@ -210,6 +212,8 @@ class Callers:
         for _ in range(4):
             patience_ms = self._rng.choice((None, self._rng.randint(1, 10_000)))
             reply = yield self._acquire(terms, wait_ms=wait_ms, ticket=True, patience_ms=patience_ms)
+            if isinstance(reply, Queued) and self._rng.random() < 0.7:
+                reply = yield from self._claim_on_the_line(f"hash of {reply.ticket_id}")
             if isinstance(reply, Granted):
                 known = self._keys.setdefault(key, reply.lease.id)
                 require(known == reply.lease.id, "a retry with the same key gets the same lease, never a second one")
