@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import ActionDone, Input, Request
-from supervisor.core.model import Now
+from supervisor.core.model import Gpu, Now
 from supervisor.core.replies import Action, Reply
 from supervisor.core.state import State
 
@@ -17,21 +17,27 @@ Post = Callable[[Input], None]
 
 
 class JournalPort(Protocol):
-    """Facts on disk. ``write`` and ``replenish`` block on the disk and are called from one thread only.
+    """Facts on disk. All but the sums block on the disk; one thread writes.
 
-    A failed write or sync raises ``JournalBroken``: the process must end, only a replay knows what is on disk.
+    A failed write or sync raises: the process must end, only a replay knows what is on disk.
+    ``ballast_bytes``: how much of the headroom is for releases only.
     """
 
-    snapshot: bytes | None
-    first: bool
-    damage: str
+    ballast_bytes: int
 
-    def replay(self) -> Iterator[Sequence[AnyFact]]: ...
     def write(self, facts: Sequence[AnyFact]) -> None: ...
     def headroom_bytes(self) -> int: ...
     def replenish(self) -> bool: ...
     def save_snapshot(self, payload: bytes, fact_seq: int) -> None: ...
-    def close(self) -> None: ...
+    def history(self, after: int, limit: int) -> list[tuple[int, AnyFact]]: ...
+
+
+class GpuPort(Protocol):
+    """GPUs that can be read."""
+
+    def read(self, running: Sequence[int | None]) -> tuple[Gpu, ...]:
+        """Return the GPUs as they are now. ``running``: what simulated ones are used for, by declared size in MiB."""
+        ...
 
 
 class EnginePort(Protocol):

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -30,12 +28,13 @@ from supervisor.core.inputs import (
     Tick,
     VramRead,
 )
-from supervisor.core.model import Gpu, Now
+from supervisor.core.model import Now
 from supervisor.core.replies import Reply
 from supervisor.core.state import State
 from supervisor.core.targets import runs, spec_of
 from supervisor.kernel import Kernel
-from supervisor.ports import EnginePort
+from supervisor.ports import EnginePort, GpuPort, JournalPort
+from supervisor.writer import Writer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,61 +50,15 @@ VRAM_POLL_S = 0.1
 VRAM_IDLE_S = 2.0
 
 
-class Disk(Protocol):
-    """What the pump needs of the journal. All but the sums block on the disk and run in the writer thread."""
-
-    ballast_bytes: int
-
-    def write(self, facts: list[AnyFact]) -> None: ...
-    def headroom_bytes(self) -> int: ...
-    def replenish(self) -> bool: ...
-    def save_snapshot(self, payload: bytes, fact_seq: int) -> None: ...
-    def history(self, after: int, limit: int) -> list[tuple[int, AnyFact]]: ...
-
-
-class GpuReader(Protocol):
-    def read(self, running: list[int | None]) -> tuple[Gpu, ...]: ...
-
-
-class _Writer(threading.Thread):
-    """Writes and syncs batches, one at a time, in order."""
-
-    def __init__(self, disk: Disk, done: Callable[[BaseException | None], None]) -> None:
-        super().__init__(name="journal", daemon=True)
-        self._disk = disk
-        self._done = done
-        self._jobs: queue.SimpleQueue[tuple[list[AnyFact], tuple[bytes, int] | None] | None] = queue.SimpleQueue()
-
-    def put(self, facts: list[AnyFact], snapshot: tuple[bytes, int] | None) -> None:
-        self._jobs.put((facts, snapshot))
-
-    def end(self) -> None:
-        self._jobs.put(None)
-
-    def run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            facts, snapshot = job
-            try:
-                if facts:
-                    self._disk.write(facts)
-                    self._done(None)
-                if snapshot is not None:
-                    self._disk.save_snapshot(*snapshot)
-                self._disk.replenish()
-            except BaseException as error:  # whatever it was: memory and disk may disagree
-                self._done(error)
-                return
-
-
 class Pump:
     """Implements ``Desk`` for the API, and takes the reports of the engine (``post``)."""
 
     def __init__(
         self,
         kernel: Kernel,
-        disk: Disk,
+        disk: JournalPort,
         engine: EnginePort,
-        gpus: GpuReader,
+        gpus: GpuPort,
         clock: Clock,
         on_fact: Callable[[int, AnyFact], None],
     ) -> None:
@@ -127,7 +80,7 @@ class Pump:
         self._new_fact = asyncio.Event()
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._writer = _Writer(disk, self._batch_done)
+        self._writer = Writer(disk, self._batch_done)
 
     # ---- from other threads
 
