@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from supervisor.api.call import refused, send_answer
@@ -31,10 +31,12 @@ class Limits(Struct, frozen=True):
     """Limits of one server. Times in seconds.
 
     ``head_bytes`` bounds the request line and all headers together. ``discard_bytes`` of a body whose request is
-    answered already are read and dropped, so that its sender comes to reading the answer.
+    answered already are read and dropped, so that its sender comes to reading the answer. ``told_so`` connections over
+    the limit get an answer that says so; more are closed without one.
     """
 
     connections: int = 12_000
+    told_so: int = 500
     head_s: float = 10.0
     body_s: float = 30.0
     write_s: float = 30.0
@@ -46,8 +48,7 @@ class Limits(Struct, frozen=True):
     sweep_s: float = 1.0
 
 
-#: Connections above the limit are told so, but not without bound either: above this share they are just closed.
-HARD_LIMIT = 1.1
+#: A connection over the limit is answered only if its request comes at once.
 OVERLOADED_HEAD_S = 1.0
 
 
@@ -71,6 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._read_by: float | None = None
         self._write_by: float | None = None
+        self._unanswered: list[RequestResponseCycle] = []
 
     # ---- the connection
 
@@ -78,7 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._begin_head(self.limits.head_s)
         count = len(self.connections)
-        if count > self.limits.connections * HARD_LIMIT:
+        if count > self.limits.connections + self.limits.told_so:
             transport.abort()
         elif count > self.limits.connections:
             self.app = _overloaded
@@ -86,6 +88,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._read_by = self._write_by = None
+        # uvicorn tells only the newest request; a held one with another behind it would never hear of it.
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -125,6 +131,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._in_body, self._discarded = False, True, 0
         self._read_by = self.loop.time() + self.limits.body_s
         super().on_headers_complete()
+        self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)

@@ -92,5 +92,5 @@ async def why_stopped(api: Context, call: Call) -> Answer:
     )
     found = await api.desk.read(lambda state, now: why(state, now, name, history))
     if found is None:
-        raise refuse("target_unknown", f"no target and no container is known as {name}", target=name)
+        raise refuse("target_unknown", "no target and no container is known by this name; see: gpu-supervisor status")
     return answer(found)

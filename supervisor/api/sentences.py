@@ -124,7 +124,7 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
         case LeaseGranted():
             if fact.adopted:
                 return f"{named(fact.terms.target)} was adopted: it ran while nobody held the GPU (lease {fact.id})"
-            warm = ", which still runs" if fact.warm else ""
+            warm = " (still running)" if fact.warm else ""
             who = shown(fact.terms.owner)
             return f"{named(fact.terms.target)}{warm} is leased to {who} (lease {fact.id}, fence {fact.fence})"
         case RoomVerified():

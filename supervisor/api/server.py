@@ -90,6 +90,7 @@ def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # what clients get wrong is theirs to know, and must not fill our log
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -35,10 +35,9 @@ RETRY_MS = 1_000
 class EventsEndpoint:
     """One path, two answers: a list, or a stream where the client accepts one."""
 
-    def __init__(self, api: Context, path: str, listed: Handler, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, api: Context, path: str, listed: Handler) -> None:
         self._api = api
         self._listed = Endpoint(path, {"GET": listed})
-        self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
@@ -86,7 +85,7 @@ class EventsEndpoint:
                 continue
             if stopping:
                 break
-            await self._api.desk.next_fact(after, self._heartbeat_s)
+            await self._api.desk.next_fact(after, HEARTBEAT_S)
             newest, stopping = await self._api.desk.read(_progress)
             if newest <= after:
                 await _send(send, b": still here\n\n")

@@ -1,0 +1,370 @@
+"""``/v1/lease``: asking, queueing, claiming, renewing, giving back, keys, and callers that hang up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from supervisor.core.facts import LeaseEnded, LeaseGranted
+from tests.api.house import House, container, house, run, until
+
+RFC3339_MS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def seconds_from_now(text: str) -> float:
+    assert RFC3339_MS.fullmatch(text)
+    return (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
+
+
+def test_a_lease_is_answered_with_everything_its_holder_needs():
+    async def story() -> None:
+        async with house(container("a", vram_mib=8_192)) as it:
+            answer = await it.lease("a", ttl_seconds=60)
+            body = answer.json()
+            assert answer.status_code == 201
+            assert answer.headers["cache-control"] == "no-store"
+            assert body.keys() == {
+                *("token", "id", "fence", "target", "consumer", "owner", "state"),
+                *("granted_at", "expires_at", "ttl_seconds", "gpus", "vram_mib"),
+            }
+            assert (body["target"], body["consumer"], body["owner"], body["state"]) == ("a", "a", "ann", "ready")
+            assert (body["fence"], body["gpus"], body["vram_mib"]) == (1, ["SIM-0"], 8_192)
+            assert re.fullmatch(r"l_[\w-]{12}", body["id"])
+            assert 55 < seconds_from_now(body["expires_at"]) < 61
+            assert RFC3339_MS.fullmatch(body["granted_at"])
+
+            seen = (await it.get(f"/v1/lease/{body['token']}")).json()
+            assert (seen["id"], seen["state"], seen["why"]) == (body["id"], "ready", "")
+            assert "token" not in seen
+
+    run(story())
+
+
+def test_a_bare_lease_and_a_consumer_are_leases_too():
+    async def story() -> None:
+        async with house() as it:
+            bare = (await it.lease()).json()
+            assert (bare["target"], bare["state"]) == (None, "ready")
+            await it.client.delete(f"/v1/lease/{bare['token']}")
+            named = await it.post("/v1/lease", {"consumer": "a"})
+            assert (named.status_code, named.json()["target"]) == (201, "a")
+
+    run(story())
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 10), (1, 10), (300, 300), (2**31 - 1, 3_600)])
+def test_a_ttl_is_clamped_and_the_answer_says_to_what(asked, given):
+    async def story() -> None:
+        async with house() as it:
+            body = (await it.lease("a", ttl_seconds=asked)).json()
+            assert body["ttl_seconds"] == given
+            assert given - 5 < seconds_from_now(body["expires_at"]) < given + 1
+            renewed = (await it.post(f"/v1/lease/{body['token']}/renew")).json()
+            assert renewed["ttl_seconds"] == given
+
+    run(story())
+
+
+def test_a_renewal_moves_the_expiry_and_waits_for_no_disk():
+    async def story() -> None:
+        async with house() as it:
+            token = (await it.lease("a", ttl_seconds=600)).json()["token"]
+            it.box.disk.open.clear()
+            released = asyncio.ensure_future(it.client.delete("/v1/lease/of-nobody"))
+            queued = asyncio.ensure_future(it.lease("b", queue=True))
+            await until(lambda: it.state.durable.tickets)
+            renewed = await it.post(f"/v1/lease/{token}/renew")
+            assert renewed.status_code == 200
+            assert (renewed.json()["token"], renewed.json()["ttl_seconds"]) == (token, 600)
+            assert 595 < seconds_from_now(renewed.json()["expires_at"]) < 601
+            assert not queued.done()
+            it.box.disk.open.set()
+            assert (await queued).status_code == 202
+            await released
+
+    run(story())
+
+
+def test_a_busy_gpu_is_refused_at_once_queued_or_waited_for_as_asked():
+    async def story() -> None:
+        async with house() as it:
+            token = (await it.lease("a")).json()["token"]
+            refused = await it.lease("b")
+            assert (refused.status_code, refused.json()["code"]) == (409, "gpu_busy")
+            assert RFC3339_MS.fullmatch(refused.json()["expires_at"])
+
+            ticket = await it.lease("b", queue=True, priority=3, ttl_seconds=1)
+            body = ticket.json()
+            assert (ticket.status_code, body["state"], body["position"], body["priority"]) == (202, "queued", 0, 3)
+            assert body["ttl_seconds"] == 10
+            assert [one["target"] for one in body["ahead"]] == ["a"]
+            assert body["why"] == "a holds the GPU (owner ann)"
+            assert seconds_from_now(body["until"]) > 0
+
+            waiting = asyncio.ensure_future(it.lease("a", wait_seconds=60, owner="eve"))
+            await until(lambda: len(it.state.queue) == 2)
+            last = (await it.get("/v1/status")).json()["queue"][1]
+            assert (last["owner"], last["position"]) == ("eve", 1)
+            assert last["why"] == "a holds the GPU (owner ann); 1 ahead of it in the queue"
+
+            await it.client.delete(f"/v1/lease/{body['token']}")
+            assert (await it.client.delete(f"/v1/lease/{token}")).json() == {"released": True}
+            answer = await waiting
+            assert (answer.status_code, answer.json()["owner"], answer.json()["state"]) == (201, "eve", "ready")
+
+    run(story())
+
+
+def test_a_wait_that_runs_out_ends_in_a_refusal_or_in_a_ticket():
+    async def story() -> None:
+        async with house() as it:
+            await it.lease("a")
+            refused, queued = await asyncio.gather(
+                it.lease("b", wait_seconds=1), it.lease("b", wait_seconds=1, queue=True)
+            )
+            assert (refused.status_code, refused.json()["code"]) == (503, "scheduler_timeout")
+            assert refused.json()["retryable"] is True
+            assert (queued.status_code, queued.json()["state"]) == (202, "queued")
+
+    run(story())
+
+
+def test_a_ticket_is_claimed_in_its_window_or_waited_for_on_the_line():
+    async def story() -> None:
+        async with house() as it:
+            holder = (await it.lease("a")).json()["token"]
+            ticket = (await it.lease("b", queue=True)).json()["token"]
+            early = await it.post(f"/v1/lease/{ticket}/claim")
+            assert (early.status_code, early.json()["code"]) == (409, "gpu_busy")
+
+            claiming = asyncio.ensure_future(it.post(f"/v1/lease/{ticket}/claim", {"wait_seconds": 60}))
+            await until(lambda: it.state.observed.holds)
+            await it.client.delete(f"/v1/lease/{holder}")
+            claimed = await claiming
+            assert (claimed.status_code, claimed.json()["token"]) == (200, ticket)
+
+            polled = (await it.lease("a", queue=True)).json()["token"]
+            await it.client.delete(f"/v1/lease/{ticket}")
+            view = (await it.get(f"/v1/lease/{polled}")).json()
+            assert (view["state"], view["why"]) == ("claimable", "it is its turn: claim it")
+            assert 0 < seconds_from_now(view["until"]) <= 10
+            assert (await it.post(f"/v1/lease/{polled}/claim", {"ttl_seconds": 77})).json()["ttl_seconds"] == 77
+
+    run(story())
+
+
+def test_a_release_is_idempotent_and_the_token_tells_what_became_of_it():
+    async def story() -> None:
+        async with house() as it:
+            token = (await it.lease("a")).json()["token"]
+            assert (await it.client.delete(f"/v1/lease/{token}")).json() == {"released": True}
+            again = (await it.client.delete(f"/v1/lease/{token}")).json()
+            assert again == {"released": False, "reason": "unknown_or_expired"}
+            seen = (await it.get(f"/v1/lease/{token}")).json()
+            assert (seen["state"], seen["reason"], seen["what"]) == ("ended", "released", "lease")
+            renewed = await it.post(f"/v1/lease/{token}/renew")
+            assert (renewed.status_code, renewed.json()["code"]) == (404, "lease_unknown")
+            claimed = await it.post(f"/v1/lease/{token}/claim")
+            assert (claimed.status_code, claimed.json()["code"]) == (409, "lease_ended")
+
+    run(story())
+
+
+def test_nobody_is_told_anything_about_a_token_that_never_was():
+    async def story() -> None:
+        async with house() as it:
+            id_ = (await it.lease("a")).json()["id"]
+            for guess in ("x", "l_000000000000", id_):
+                for answer in (
+                    await it.get(f"/v1/lease/{guess}"),
+                    await it.post(f"/v1/lease/{guess}/renew"),
+                    await it.post(f"/v1/lease/{guess}/claim"),
+                ):
+                    assert (answer.status_code, answer.json()["code"]) == (404, "lease_unknown")
+                assert (await it.client.delete(f"/v1/lease/{guess}")).json()["released"] is False
+
+    run(story())
+
+
+# ---- idempotency keys
+
+
+def test_a_retry_with_a_key_gets_the_first_answer_with_the_same_token_and_no_second_lease():
+    async def story() -> None:
+        async with house() as it:
+            first = (await it.lease("a", key="k1")).json()
+            again = await it.lease("a", key="k1")
+            assert again.status_code == 201
+            assert (again.json()["token"], again.json()["id"]) == (first["token"], first["id"])
+            assert sum(isinstance(fact, LeaseGranted) for fact in it.box.disk.facts) == 1
+            # Spelled differently, it is the same request.
+            raw = b'{ "consumer":"a","ttl_seconds":300, "owner":"ann" }'
+            headers = {"Idempotency-Key": "k1", "Content-Type": "application/json"}
+            spelled = await it.client.post("/v1/lease", content=raw, headers=headers)
+            assert spelled.json()["token"] == first["token"]
+
+            other = await it.lease("b", key="k1")
+            assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+            await it.client.delete(f"/v1/lease/{first['token']}")
+            ended = await it.lease("a", key="k1")
+            assert (ended.status_code, ended.json()["code"]) == (409, "lease_ended")
+
+    run(story())
+
+
+def test_a_retry_of_a_queued_request_gets_its_ticket_again():
+    async def story() -> None:
+        async with house() as it:
+            await it.lease("a")
+            first = (await it.lease("b", key="k1", queue=True)).json()
+            again = await it.lease("b", key="k1", queue=True)
+            assert (again.status_code, again.json()["token"]) == (202, first["token"])
+            assert len(it.state.durable.tickets) == 1
+
+    run(story())
+
+
+def test_a_refusal_is_not_remembered_under_its_key():
+    async def story() -> None:
+        async with house() as it:
+            token = (await it.lease("a")).json()["token"]
+            assert (await it.lease("b", key="k1")).status_code == 409
+            await it.client.delete(f"/v1/lease/{token}")
+            assert (await it.lease("b", key="k1")).status_code == 201
+
+    run(story())
+
+
+@pytest.mark.parametrize("key", ["", "two words", "x" * 256, "k\u00e9y"])
+def test_a_key_that_is_none_is_refused(key):
+    async def story() -> None:
+        async with house() as it:
+            headers = {"Idempotency-Key": key.encode("latin-1")}
+            answer = await it.client.post("/v1/lease", json={"target": "a"}, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+            assert not it.state.durable.leases
+
+    run(story())
+
+
+def test_two_keys_in_one_request_are_refused():
+    async def story() -> None:
+        async with house() as it:
+            headers = [("Idempotency-Key", "k1"), ("Idempotency-Key", "k2")]
+            answer = await it.client.post("/v1/lease", json={"target": "a"}, headers=headers)
+            assert answer.status_code == 400
+
+    run(story())
+
+
+# ---- hanging up
+
+
+async def half_ask(it: House, path: str, body: dict[str, object], headers: str = "") -> asyncio.StreamWriter:
+    """Send a whole request and leave the answer unread."""
+    _, writer = await it.connect()
+    raw = json.dumps(body)
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{it.port}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(raw)}\r\n{headers}\r\n{raw}".encode()
+    )
+    await writer.drain()
+    return writer
+
+
+@pytest.mark.parametrize("abort", [False, True], ids=["closed", "reset"])
+def test_a_caller_that_hangs_up_leaves_the_queue_within_a_second(abort):
+    async def story() -> None:
+        async with house() as it:
+            await it.lease("a")
+            writer = await half_ask(it, "/v1/lease", {"target": "b", "wait_seconds": 600})
+            await until(lambda: it.state.durable.tickets)
+            if abort:
+                writer.transport.abort()
+            else:
+                writer.close()
+            async with asyncio.timeout(1):
+                await until(lambda: not it.state.durable.tickets)
+
+    run(story())
+
+
+def test_a_caller_that_hangs_up_while_its_target_starts_gives_the_gpu_back():
+    async def story() -> None:
+        async with house() as it:
+            it.box.engine.start = lambda *_args, **_values: None  # type: ignore[method-assign]  # it never comes up
+            writer = await half_ask(it, "/acquire", {"target": "a"})
+            await until(lambda: it.state.durable.leases)
+            writer.close()
+            await until(lambda: any(isinstance(fact, LeaseEnded) for fact in it.box.disk.facts))
+            ends = [fact for fact in it.box.disk.facts if isinstance(fact, LeaseEnded)]
+            assert [fact.reason for fact in ends] == ["caller_gone"]
+
+    run(story())
+
+
+def test_a_hang_up_is_noticed_behind_a_request_that_was_pipelined():
+    async def story() -> None:
+        async with house() as it:
+            await it.lease("a")
+            writer = await half_ask(it, "/v1/lease", {"target": "b", "wait_seconds": 600})
+            await until(lambda: it.state.durable.tickets)
+            writer.write(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{it.port}\r\n\r\n".encode())
+            await writer.drain()
+            writer.close()
+            async with asyncio.timeout(1):
+                await until(lambda: not it.state.durable.tickets)
+
+    run(story())
+
+
+def test_a_grant_that_meets_an_empty_chair_is_taken_back():
+    async def story() -> None:
+        async with house() as it:
+            it.box.disk.open.clear()
+            writer = await half_ask(it, "/v1/lease", {"wait_ready": False})
+            await until(lambda: it.state.durable.leases)
+            writer.close()
+            await until(lambda: it.gone)
+            it.box.disk.open.set()
+            await until(lambda: not it.state.durable.leases)
+
+    run(story())
+
+
+def test_with_a_key_a_lost_answer_can_be_fetched_again():
+    async def story() -> None:
+        async with house() as it:
+            it.box.disk.open.clear()
+            body = {"target": "a", "owner": "ann"}
+            writer = await half_ask(it, "/v1/lease", body, "Idempotency-Key: k1\r\n")
+            await until(lambda: it.state.durable.leases)
+            writer.close()
+            await until(lambda: it.gone)
+            it.box.disk.open.set()
+            answer = await it.lease("a", key="k1")
+            assert answer.status_code == 201
+            assert sum(isinstance(fact, LeaseGranted) for fact in it.box.disk.facts) == 1
+
+    run(story())
+
+
+def test_a_thousand_callers_on_the_line_are_cheap_and_all_answered_at_the_end():
+    async def story() -> None:
+        async with house() as it:
+            holder = (await it.lease("a")).json()["token"]
+            writers = [await half_ask(it, "/v1/lease", {"target": "b", "wait_seconds": 600}) for _ in range(1_000)]
+            await until(lambda: len(it.state.queue) == 1_000)
+            status = await it.get("/v1/status")
+            assert len(status.json()["queue"]) == 1_000
+            assert (await it.post(f"/v1/lease/{holder}/renew")).status_code == 200
+            for writer in writers:
+                writer.close()
+            await until(lambda: not it.state.queue)
+            assert not it.state.observed.holds
+
+    run(story())

@@ -1,0 +1,197 @@
+"""Each fact has one sentence, whatever its names hold."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.api.audit import event
+from supervisor.api.sentences import sentence
+from supervisor.core import facts
+from supervisor.core.facts import (
+    AnyFact,
+    ContainerRefused,
+    ContainerSpared,
+    FirstSync,
+    LeaseEnded,
+    LeaseGranted,
+    LeaseRestarted,
+    LeaseRetimed,
+    ResidencyBegan,
+    ResidencyEnded,
+    RoomVerified,
+    StopFailed,
+    SupervisorStarted,
+    SupervisorStopped,
+    TargetDown,
+    TargetReady,
+    TargetRemembered,
+    TicketEnded,
+    TicketKept,
+    TicketQueued,
+    WindowOpened,
+)
+from supervisor.core.model import Terms
+
+AT = {"at_ms": 1_000, "wall_ms": 1_790_000_000_000}
+ANN = Terms(target="comfyui", owner="ann", priority=5, ttl_ms=60_000, scope="SCOPE", body="BODY")
+BARE = Terms(target=None, owner="ann", priority=0, ttl_ms=60_000)
+
+
+def ticket(terms: Terms = ANN) -> dict[str, Any]:
+    return {"id": "l_1", "token_hash": "HASH", "token_known": True, "terms": terms}
+
+
+def granted(terms: Terms = ANN, **values: Any) -> LeaseGranted:
+    return LeaseGranted(**AT, **ticket(terms), fence=4, project="p", gpus=("SIM-0",), vram_mib=None, **values)
+
+
+def ended(reason: str, *, resident: bool = False, **values: Any) -> LeaseEnded:
+    return LeaseEnded(**AT, id="l_1", reason=reason, resident=resident, owner="ann", target="comfyui", **values)
+
+
+def refused(reason: str, holder: str | None = None, **values: Any) -> ContainerRefused:
+    named = {"container_id": "c1", "container": "comfyui-1", "target": "comfyui", "service": "main"}
+    return ContainerRefused(**AT, **named, reason=reason, holder=holder, **{"action": "kill", **values})
+
+
+def no_longer(reason: str, *for_whom: str | None) -> ResidencyEnded:
+    return ResidencyEnded(**AT, target="comfyui", reason=reason, **dict(zip(WHOM, for_whom, strict=False)))
+
+
+WHOM = ("for_lease", "for_target", "for_owner")
+
+SENTENCES: list[tuple[AnyFact, str]] = [
+    (SupervisorStarted(**AT, boot_id="b", boot_ms=1, version="1.2"), "supervisor 1.2 started"),
+    (SupervisorStopped(**AT, reason="SIGTERM"), "supervisor stopped (SIGTERM): leases and containers stay"),
+    (FirstSync(**AT, residents=()), "first look at the engine"),
+    (FirstSync(**AT, residents=("a", "b")), "first look at the engine: a, b ran already and may stay"),
+    (TicketQueued(**AT, **ticket()), "ann queued for comfyui with priority 5 (ticket l_1)"),
+    (TicketQueued(**AT, **ticket(BARE)), "ann queued for the GPU alone with priority 0 (ticket l_1)"),
+    (TicketKept(**AT, id="l_1"), "ticket l_1 keeps its place: its caller comes back with its token"),
+    (
+        TicketEnded(**AT, id="l_1", reason="ticket_expired", owner="ann", target=None),
+        "the ticket of ann for the GPU alone ended: its turn came and was not claimed in time",
+    ),
+    (
+        TicketEnded(**AT, id="l_1", reason="target_absent", owner="ann", target="comfyui"),
+        "the ticket of ann for comfyui ended (target_absent)",
+    ),
+    (
+        WindowOpened(**AT, id="l_1", until_ms=11_000, owner="ann", target="comfyui"),
+        "it is the turn of ann for comfyui, to be claimed until 2026-09-21T14:13:30.000Z",
+    ),
+    (granted(), "comfyui is leased to ann (lease l_1, fence 4)"),
+    (granted(warm=True), "comfyui (still running) is leased to ann (lease l_1, fence 4)"),
+    (granted(BARE), "the GPU alone is leased to ann (lease l_1, fence 4)"),
+    (granted(adopted=True), "comfyui was adopted: it ran while nobody held the GPU (lease l_1)"),
+    (RoomVerified(**AT, id="l_1", target="comfyui"), "there is room for comfyui: it may run (lease l_1)"),
+    (TargetReady(**AT, id="l_1", target="comfyui", took_ms=3_240), "comfyui is ready after 3.2 s (lease l_1)"),
+    (
+        TargetDown(**AT, id="l_1", target="comfyui", detail="its master does not run"),
+        "comfyui went down: its master does not run (lease l_1)",
+    ),
+    (LeaseRestarted(**AT, id="l_1", target="comfyui"), "comfyui is started again for its owner (lease l_1)"),
+    (LeaseRetimed(**AT, id="l_1", ttl_ms=90_000), "lease l_1 is renewed by 90 s at a time from now on"),
+    (ended("released", resident=True), "the lease of ann on comfyui was released; comfyui stays resident"),
+    (
+        ended("target_failed", detail="container x exited with code 1"),
+        "the lease of ann on comfyui has ended: its target failed to start: container x exited with code 1",
+    ),
+    (ended("something new"), "the lease of ann on comfyui has ended (something new)"),
+    (
+        ResidencyBegan(**AT, target="comfyui", project="p", reason="first_start"),
+        "comfyui is resident: it ran before the very first start",
+    ),
+    (
+        ResidencyBegan(**AT, target="comfyui", project="p", reason="observed"),
+        "comfyui is resident: mode observe spared it",
+    ),
+    (no_longer("evicted", "l_2", "whisper", "bob"), "comfyui was evicted to make room for whisper of bob"),
+    (no_longer("evicted", "l_2", None, "bob"), "comfyui was evicted to make room for the GPU alone of bob"),
+    (no_longer("operator"), "comfyui was evicted by an operator"),
+    (no_longer("stopped"), "comfyui is not resident any more: nothing of it has run for a while"),
+    (refused("no_lease"), "container comfyui-1 of comfyui was killed: it ran without a lease (no_lease)"),
+    (
+        refused("gpu_held", "whisper", action="stop", count=7),
+        "container comfyui-1 of comfyui was stopped: whisper holds the GPU (gpu_held), 7 times",
+    ),
+    (
+        refused("target_invalid", detail="no master"),
+        "container comfyui-1 of comfyui was killed: its target's labels are invalid (target_invalid): no master",
+    ),
+    (
+        ContainerSpared(
+            **AT,
+            container_id="c1",
+            container="comfyui-1",
+            target="comfyui",
+            service="main",
+            reason="gpu_held",
+            holder="whisper",
+        ),
+        "container comfyui-1 of comfyui was left alone (mode observe), although whisper holds the GPU (gpu_held)",
+    ),
+    (
+        StopFailed(**AT, container_id="c1", container="comfyui-1", target="comfyui", error="no answer"),
+        "container comfyui-1 of comfyui cannot be stopped: no answer; its GPU stays closed",
+    ),
+    (
+        TargetRemembered(**AT, name="comfyui", project="p", working_dir="/x", config_files="/x/y"),
+        "comfyui is known (Compose project p)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fact", "expected"), SENTENCES, ids=[type(fact).__name__ for fact, _ in SENTENCES])
+def test_a_fact_says(fact, expected):
+    assert sentence(fact) == expected
+
+
+def test_every_fact_is_in_the_table():
+    assert {type(fact) for fact, _ in SENTENCES} == set(get_args(AnyFact))
+
+
+@pytest.mark.parametrize("fact", [fact for fact, _ in SENTENCES], ids=[type(fact).__name__ for fact, _ in SENTENCES])
+def test_an_event_has_no_digest_and_every_other_field(fact):
+    shown = msgspec.to_builtins(event(7, fact))
+    assert (shown["seq"], shown["time"], shown["type"]) == (7, "2026-09-21T14:13:20.000Z", type(fact).__name__)
+    encoded = msgspec.json.encode(shown)
+    assert not [secret for secret in (b"HASH", b"SCOPE", b"BODY") if secret in encoded]
+    hidden = {"at_ms", "wall_ms", "token_hash", "token_known", "terms"}
+    assert set(fact.__struct_fields__) - hidden <= {*shown["fields"], "target", "container"}
+
+
+KINDS = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, facts.Fact)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
+    kind = data.draw(st.sampled_from([kind for kind in KINDS if kind is not facts.Fact]))
+    text = st.text(max_size=50)
+    # Targets, lease ids and versions are ours, and of fixed shapes; all the rest is anybody's.
+    ours = {"target": "comfyui", "for_target": "whisper", "id": "l_1", "name": "comfyui", "version": "1"}
+    values: dict[str, Any] = {}
+    for info in msgspec.structs.fields(kind):
+        if info.name in ours:
+            values[info.name] = ours[info.name]
+        elif info.name == "terms":
+            values[info.name] = Terms(target="comfyui", owner=data.draw(text), priority=1, ttl_ms=1)
+        elif info.name in {"residents", "gpus"}:
+            values[info.name] = ("a",)
+        elif info.name == "action":
+            values[info.name] = "kill"
+        elif info.name.endswith("_ms") or info.name in {"fence", "count", "vram_mib"}:
+            values[info.name] = data.draw(st.integers(0, 2**40))
+        elif info.type is bool or info.name in {"token_known", "resident", "adopted", "warm", "needs_cold_start"}:
+            values[info.name] = data.draw(st.booleans())
+        else:
+            values[info.name] = data.draw(text)
+    said = sentence(kind(**values))
+    assert said.isprintable()
+    assert 0 < len(said) < 1_000
