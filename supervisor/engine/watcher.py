@@ -121,7 +121,7 @@ class Watcher:
             try:
                 self._follow(Connection(self._url))
             except EngineError as error:
-                self._lose(f"{error} ({self._url})")
+                self._lose(str(error))
             except Exception as error:
                 # Ours, not the engine's: said out loud, and nothing is granted until it is over.
                 logger.exception("watching the engine failed")
