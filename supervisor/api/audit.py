@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from supervisor.api.sentences import sentence
 from supervisor.api.shapes import Event, TargetState, Why
 from supervisor.api.times import rfc3339
 from supervisor.api.views.targets import target_state
 from supervisor.core.facts import AnyFact, ContainerRefused, ContainerSpared, LeaseEnded, ResidencyEnded
-from supervisor.core.model import Now, Terms
+from supervisor.core.model import Terms
 from supervisor.core.requests import create_command
 from supervisor.core.state import State
+from supervisor.core.values import shown
 
 #: Fields of a fact that an event shows elsewhere, or to nobody: digests of tokens.
 NOT_FIELDS = frozenset({"at_ms", "wall_ms", "token_hash", "token_known", "terms", "target", "container"})
@@ -58,19 +60,38 @@ def target_of(fact: AnyFact) -> str | None:
 
 # ---- why
 
+#: As much of a container's id as Docker shows, and no less: a short word is a name.
+SHORT_ID = 12
 
-def why(state: State, _now: Now, name: str, history: Sequence[tuple[int, AnyFact]]) -> Why | None:
-    """Explain what last stopped ``name``, a target or a container (name or id), from facts about it, oldest first.
+
+class Subject(Struct, frozen=True):
+    """What ``why`` is asked about: a target, or a container of one. ``target`` None: nothing of that name is there."""
+
+    target: str | None
+    container: str | None = None
+
+
+def subject(state: State, name: str) -> Subject:
+    if name in state.observed.specs or name in state.durable.remembered:
+        return Subject(name)
+    for container in state.observed.containers.values():
+        if name == container.name or (len(name) >= SHORT_ID and container.id.startswith(name)):
+            return Subject(container.target, container.name)
+    return Subject(None, name)
+
+
+def why(state: State, name: str, about: Subject, history: Sequence[tuple[int, AnyFact]]) -> Why | None:
+    """Explain what last stopped a target or a container, from facts about it, oldest first.
 
     None if nobody ever heard of it.
     """
-    newest = next(((seq, fact) for seq, fact in reversed(history) if _stops(fact, name)), None)
-    target = _target(state, name, history)
+    newest = next(((seq, fact) for seq, fact in reversed(history) if _stops(fact, about)), None)
+    target = about.target or next((target_of(fact) for _, fact in reversed(history) if target_of(fact)), None)
     if target is None:
         return None
     word = target_state(state, target)
     by, for_target, for_owner = _who(state, newest[1]) if newest is not None else (None, None, None)
-    told = sentence(newest[1]) if newest is not None else f"nothing stopped {name}, as far as is remembered"
+    told = sentence(newest[1]) if newest is not None else f"nothing stopped {shown(name)}, as far as is remembered"
     return Why(
         name=name,
         target=target,
@@ -84,28 +105,19 @@ def why(state: State, _now: Now, name: str, history: Sequence[tuple[int, AnyFact
     )
 
 
-def _stops(fact: AnyFact, name: str) -> bool:
-    """Return whether a fact stopped ``name`` (and not another target in favour of it)."""
+def _stops(fact: AnyFact, about: Subject) -> bool:
+    """Return whether a fact stopped what was asked about (and not another target in favour of it)."""
     match fact:
         case ContainerRefused() | ContainerSpared():
-            return name in {fact.target, fact.container} or fact.container_id.startswith(name)
-        case ResidencyEnded() | LeaseEnded():
-            return fact.target == name and not (isinstance(fact, LeaseEnded) and fact.resident)
+            if about.container is not None:
+                return about.container in {fact.container, fact.container_id}
+            return fact.target == about.target
+        case ResidencyEnded():
+            return fact.target == about.target
+        case LeaseEnded():
+            return fact.target == about.target and not fact.resident
         case _:
             return False
-
-
-def _target(state: State, name: str, history: Iterable[tuple[int, AnyFact]]) -> str | None:
-    """Return the target that ``name`` is, or belongs to."""
-    if name in state.observed.specs or name in state.durable.remembered:
-        return name
-    for container in state.observed.containers.values():
-        if name == container.name or container.id.startswith(name):
-            return container.target
-    for _, fact in history:
-        if name == target_of(fact) or name == getattr(fact, "container", None):
-            return target_of(fact)
-    return None
 
 
 def _who(state: State, fact: AnyFact) -> tuple[str | None, str | None, str | None]:
@@ -113,7 +125,8 @@ def _who(state: State, fact: AnyFact) -> tuple[str | None, str | None, str | Non
     match fact:
         case ContainerRefused() | ContainerSpared():
             lease = state.lease_of(fact.holder) if fact.holder else None
-            return "enforcement", fact.holder, lease.terms.owner if lease is not None else None
+            same = lease is not None and lease.granted_at_ms <= fact.at_ms
+            return "enforcement", fact.holder, lease.terms.owner if lease is not None and same else None
         case ResidencyEnded(reason="evicted"):
             return "eviction", fact.for_target, fact.for_owner
         case ResidencyEnded(reason="operator") | LeaseEnded(reason="forced"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from supervisor.api.audit import event, why
+from supervisor.api.audit import event, subject, why
 from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
@@ -13,7 +13,6 @@ from supervisor.api.schemas import EmptyBody, EmptyQuery, EventsQuery
 from supervisor.api.shapes import Events, EvictAnswer
 from supervisor.api.views.overview import overview
 from supervisor.api.views.targets import all_targets, known_targets, target_view
-from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import Evict
 from supervisor.core.replies import Refused, Released
 from supervisor.core.requests import not_leasable
@@ -87,10 +86,9 @@ async def why_stopped(api: Context, call: Call) -> Answer:
     name = printable("name", call.param("name"))
     if len(name) > 300:
         raise refuse("bad_request", "name: longer than any container's", field="name")
-    history: list[tuple[int, AnyFact]] = await api.desk.history(
-        max(0, await newest_seq(api) - LOOK_BACK), LOOK_BACK, name
-    )
-    found = await api.desk.read(lambda state, now: why(state, now, name, history))
+    about, newest = await api.desk.read(lambda state, _now: (subject(state, name), state.durable.fact_seq))
+    history = await api.desk.history(max(0, newest - LOOK_BACK), LOOK_BACK, about.target or name)
+    found = await api.desk.read(lambda state, _now: why(state, name, about, history))
     if found is None:
         raise refuse("target_unknown", "no target and no container is known by this name; see: gpu-supervisor status")
     return answer(found)

@@ -159,7 +159,8 @@ def _of_residency(fact: ResidencyBegan | ResidencyEnded) -> str:
 
 
 def _of_container(fact: ContainerRefused | ContainerSpared) -> str:
-    why = NO_RIGHT.get(fact.reason, shown(fact.reason)).format(holder=shown(fact.holder or "somebody else"))
+    holder = shown(fact.holder or "somebody else")
+    why = NO_RIGHT[fact.reason].format(holder=holder) if fact.reason in NO_RIGHT else "it had no right to run"
     detail = f": {shown(fact.detail, 300)}" if isinstance(fact, ContainerRefused) and fact.detail else ""
     done = "was left alone (mode observe), although" if isinstance(fact, ContainerSpared) else _STOPPED[fact.action]
     times = f", {fact.count} times" if fact.count > 1 else ""

@@ -9,7 +9,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def rfc3339(wall_ms: int) -> str:
     """Return Unix milliseconds as RFC 3339 in UTC with milliseconds: ``2026-11-21T10:00:00.000Z``."""
-    return (EPOCH + timedelta(milliseconds=wall_ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{wall_ms % 1000:03d}Z"
+    # isoformat, and not strftime: a queue of ten thousand has as many times in it.
+    return (EPOCH + timedelta(milliseconds=wall_ms)).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def epoch_s(wall_ms: int) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvloop
 
 from supervisor.api import build_app
 from supervisor.api.server import Limits, serve_http
@@ -33,13 +34,14 @@ DEADLINE_S = 20.0
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
-    """Run one story, bounded in time."""
+    """Run one story on the loop that ``serve`` runs on, bounded in time."""
 
     async def bounded() -> None:
         async with asyncio.timeout(DEADLINE_S * 2):
             await story
 
-    asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(bounded())
 
 
 async def until(condition: Callable[[], object]) -> None:

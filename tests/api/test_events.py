@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from supervisor.api import stream
+from supervisor.core.inputs import ContainerGone
 from tests.api.house import House, container, house, run, until
 
 
@@ -213,6 +214,37 @@ def test_why_names_the_lease_that_evicted_a_target():
             why = (await it.get("/v1/why/a")).json()
             assert (why["by"], why["for_target"], why["for_owner"]) == ("eviction", "b", "bob")
             assert why["sentence"].startswith("a was evicted to make room for b of bob")
+
+    run(story())
+
+
+def test_why_finds_a_container_by_the_id_that_docker_shows_and_one_that_is_gone_by_its_name():
+    async def story() -> None:
+        known = container("b", id="0123456789abcdef" * 4)
+        async with house(container("a"), known) as it:
+            await it.lease("a")
+            it.box.engine.start(known.id)
+            await until(lambda: any(type(fact).__name__ == "ContainerRefused" for fact in it.box.disk.facts))
+            assert (await it.get("/v1/why/0123456789ab")).json()["stopped"]["container"] == "b-main-1"
+            assert (await it.get("/v1/why/0")).status_code == 404
+            it.pump.post(ContainerGone(known.id))
+            await until(lambda: known.id not in it.state.observed.containers)
+            why = (await it.get("/v1/why/b-main-1")).json()
+            assert (why["target"], why["state"], why["stopped"]["container"]) == ("b", "absent", "b-main-1")
+            assert why["command"] == "docker compose -p b create && gpu-supervisor acquire b"
+
+    run(story())
+
+
+def test_why_of_one_container_is_not_about_its_neighbour():
+    async def story() -> None:
+        side = container("b", "side", master=False)
+        async with house(container("a"), container("b"), side) as it:
+            await it.lease("a")
+            it.box.engine.start("b-main")
+            await until(lambda: any(type(fact).__name__ == "ContainerRefused" for fact in it.box.disk.facts))
+            assert (await it.get("/v1/why/b-side-1")).json()["stopped"] is None
+            assert (await it.get("/v1/why/b-main-1")).json()["stopped"] is not None
 
     run(story())
 

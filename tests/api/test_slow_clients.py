@@ -126,6 +126,25 @@ def test_a_body_that_is_not_wanted_is_dropped_for_a_while_and_then_cut_off():
     run(story())
 
 
+def test_a_client_that_waits_to_be_asked_for_its_body_is_asked_or_refused_and_closed():
+    async def story() -> None:
+        async with house() as it:
+            reader, writer = await it.connect()
+            raw = b'{"target":"a"}'
+            writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(raw))
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(raw)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 201 ")
+            writer.close()
+
+            reader, writer = await it.connect()
+            writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: 1000000000\r\n\r\n")
+            assert (await rest(reader)).startswith(b"HTTP/1.1 413 ")
+            writer.close()
+
+    run(story())
+
+
 def test_a_client_that_does_not_read_is_cut_off_and_its_answer_does_not_stay():
     async def story() -> None:
         many = [container(f"t{number}") for number in range(400)]
