@@ -74,6 +74,8 @@ class Pump:
         self._synced: list[BaseException | None] = []
         self._facts_since_snapshot = 0
         self._told_seq = kernel.durable_seq
+        self._told_reason = kernel.state.observed.engine_reason
+        self._told_dirty = ""
         self._disk_retry_at = 0.0
         self._vram_read_at = 0.0
         self._first_look = asyncio.Event()
@@ -150,8 +152,7 @@ class Pump:
         if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
             self.kernel.feed(now, Tick())
         self._read_gpus(now)
-        if self.kernel.state.observed.ever_synced:
-            self._first_look.set()
+        self._tell_changes()
         self._let_out()
         batch = self.kernel.take_batch()
         if batch is not None:
@@ -160,6 +161,21 @@ class Pump:
             if self._facts_since_snapshot >= SNAPSHOT_FACTS and not self.kernel.pending:
                 snapshot, self._facts_since_snapshot = self.kernel.freeze(), 0
             self._writer.put(batch, snapshot)
+
+    def _tell_changes(self) -> None:
+        """Say what changed that is no decision: in sync or not and why, and a GPU that is closed."""
+        observed = self.kernel.state.observed
+        if observed.ever_synced:
+            self._first_look.set()
+        if observed.engine_reason != self._told_reason:
+            self._told_reason = observed.engine_reason
+            if self._told_reason:
+                log.warning("not in sync with the container engine: %s", self._told_reason)
+            else:
+                log.info("in sync with the container engine")
+        if observed.gpu_dirty != self._told_dirty:
+            self._told_dirty = observed.gpu_dirty
+            log.warning("%s", self._told_dirty or "the GPU is open again")
 
     async def first_look(self, timeout_s: float) -> None:
         """Wait until the engine was seen for the first time, or the time is over."""

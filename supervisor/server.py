@@ -185,5 +185,5 @@ def ready_line(config: Config, addresses: list[str], engine: str, journal: Journ
     damage = f" SAFE MODE: {journal.damage}" if journal.damage else ""
     return (
         f"gpu-supervisor {__version__} ready: listening on {' and '.join(addresses)}; data in {config.data_dir}; "
-        f"engine {engine}; GPUs {gpus}; enforcement {config.enforce}{damage}"
+        f"{engine}; GPUs {gpus}; enforcement {config.enforce}{damage}"
     )

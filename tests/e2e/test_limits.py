@@ -223,4 +223,5 @@ def test_it_serves_and_says_so_while_the_engine_is_away(make_server: MakeServer,
     answer = server.lease(None)
     assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (503, "engine_unavailable", True)
     assert any("not reached yet" in line for line in server.log)
+    assert any("not in sync with the container engine" in line and "cannot be reached" in line for line in server.log)
     assert (server.data_dir / "journal").is_dir()
