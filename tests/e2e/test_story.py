@@ -265,6 +265,26 @@ def test_a_daemon_restart_starts_nothing_that_may_not_run(
         until(lambda: status_of(engine, container) == "exited", 15, "the end of what a restart policy brought back")
 
 
+def test_a_retry_with_its_key_gets_the_same_token_after_a_kill_9(
+    server: Server, make_stack: MakeStack, until: Until
+) -> None:
+    stack = make_stack("single")
+    known(server, until, stack.target)
+    key = {"Idempotency-Key": "job-42"}
+    first = server.lease(stack.target, headers=key).json()
+    server.stop(signal.SIGKILL)
+    server.start()
+
+    again = server.lease(stack.target, headers=key)
+
+    assert (again.status_code, again.json()["token"], again.json()["fence"]) == (201, first["token"], first["fence"])
+    assert server.lease(stack.target, headers=key, priority=3).json()["code"] == "idempotency_conflict"
+    assert first["token"] not in "\n".join(server.log)
+    assert all(
+        first["token"].encode() not in path.read_bytes() for path in server.data_dir.rglob("*") if path.is_file()
+    )
+
+
 # ---- kill -9
 
 
