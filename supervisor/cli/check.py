@@ -15,10 +15,11 @@ from supervisor.cli.connection import ask
 from supervisor.cli.errors import FAILED, OK, Unreachable
 from supervisor.cli.output import answer, say
 from supervisor.config import load
+from supervisor.core.errors import SupervisorError
 from supervisor.core.labels import TargetSpec
 from supervisor.core.model import Container, Problem
 from supervisor.engine.connection import Connection, decode
-from supervisor.engine.errors import ContainerMissing
+from supervisor.engine.errors import ContainerMissing, EngineError
 from supervisor.engine.inspect import Inspected, Listed, to_container
 from supervisor.engine.roster import worth_inspecting
 
@@ -71,7 +72,10 @@ def inspect_all(url: str, prefix: str) -> list[Container]:
     Raises:
         EngineError: it cannot be asked.
     """
-    connection = Connection(url)
+    try:
+        connection = Connection(url)
+    except EngineError as error:
+        raise SupervisorError(f"{url}: {error}", "say where the engine is with DOCKER_HOST, or name files") from error
     try:
         rows = decode(connection.get("/containers/json", {"all": 1}), list[Listed])
         found: list[Container] = []

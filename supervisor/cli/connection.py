@@ -88,14 +88,14 @@ START = "start one with: gpu-supervisor serve (GPU_SUPERVISOR_URL says where to 
 
 
 def _reason(error: Exception) -> str:
-    """The system's own words, which httpx keeps one or more causes away."""
+    """The system's own words, which httpx keeps one or more causes away; where it has none, the other end hung up."""
     cause: BaseException | None = error
     while cause is not None:
         # Not its own text: asyncio's names the call, and repeats the address.
         if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
             return os.strerror(cause.errno).lower()
         cause = cause.__cause__ or cause.__context__
-    return str(error).lower() or type(error).__name__
+    return "the connection was closed"
 
 
 class _Problem(Struct):

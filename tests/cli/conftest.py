@@ -62,11 +62,13 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(arguments: Sequence[str], **options: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.cli", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,  # type: ignore[call-overload]
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+                **options,
+            },  # type: ignore[call-overload]
         )
         made.append(process)
         return process

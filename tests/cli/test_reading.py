@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,40 @@ error: no container of whisper is the master; label one of them
 """,
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [
+        pytest.param({}, True, id="colours"),
+        pytest.param({"NO_COLOR": "1"}, False, id="no colours where none are wanted"),
+    ],
+)
+def test_a_terminal_gets_frames_and_colours(fake: FakeServer, spawn, environ, coloured):
+    fake.documents["/v1/status"] = document(STATUS)
+    fake.refusals["x"] = Answer(404, "target_unknown", "there is no x")
+    terminal = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", **environ}
+
+    framed = on_a_terminal(spawn, ["status"], terminal)
+    refused = on_a_terminal(spawn, ["acquire", "x"], terminal)
+
+    assert "│ comfyui │ ann" in framed
+    assert "bob\\x1b[31m" in framed
+    assert ("\x1b[31merror:" in refused) == coloured
+    assert "there is no x" in refused
+
+
+def on_a_terminal(spawn, arguments: list[str], environ: dict[str, str]) -> str:
+    """Run a command whose stdout and stderr are one terminal, and return what that shows."""
+    ours, its = os.openpty()
+    process = spawn(arguments, env=environ, stdout=its, stderr=its)
+    os.close(its)
+    shown = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, suppress(OSError):  # EIO: the other side has closed it
+        while data := terminal.read(65536):
+            shown += data
+    process.wait(10)
+    return shown.decode()
 
 
 def test_status_for_a_script_is_the_servers_answer(fake: FakeServer, run):
@@ -358,6 +393,17 @@ def test_check_of_a_file_that_is_not_there_is_an_error(run):
 
     assert status == 1
     assert "there is no file /no/such/file.yml" in err
+
+
+def test_check_without_server_and_engine_says_where_it_looked(run, monkeypatch):
+    monkeypatch.setenv("GPU_SUPERVISOR_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/engine.sock")
+
+    status, _, err = run("check")
+
+    assert status == 1
+    assert "error: unix:///no/such/engine.sock: the engine cannot be reached" in err
+    assert "DOCKER_HOST" in err
 
 
 @pytest.mark.engine
