@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,15 @@ import uvloop
 from supervisor.api import build_app
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint
+from supervisor.clock import Clock
+from supervisor.core.apply import replay
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import CallerGone, Request
+from supervisor.core.inputs import CallerGone, Request, Started
 from supervisor.core.model import Container, Now
 from supervisor.core.replies import Reply
 from supervisor.core.state import Settings, State
+from supervisor.gpu import SimulatedGpus
+from supervisor.kernel import Kernel
 from supervisor.pump import Pump
 from tests.core.box import container
 from tests.runtime.test_pump import GPUS, Rig, rig
@@ -148,15 +152,36 @@ async def serving(app: Any, limits: Limits | None = None, unix_socket: Path | No
 
 
 @contextlib.asynccontextmanager
+async def _box(containers: Iterable[Container], facts: list[AnyFact] | None) -> AsyncIterator[Rig]:
+    if facts is None:
+        async with rig(*containers) as box:
+            yield box
+        return
+    box = Rig(*containers)
+    state = replay(Settings(gpus=GPUS), None, [facts])
+    box.disk.facts = list(facts)
+    clock = Clock(state.durable, "boot")
+    box.pump = Pump(Kernel(state), box.disk, box.engine, SimulatedGpus(GPUS), clock, lambda _seq, _fact: None)
+    owner = asyncio.ensure_future(box.pump.run(Started("boot", clock.boot_ms(), "v", first=False)))
+    box.engine.watch(box.pump.post)
+    try:
+        yield box
+    finally:
+        owner.cancel()
+        await asyncio.gather(owner, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
 async def house(
     *containers: Container,
     limits: Limits | None = None,
     unix_socket: Path | None = None,
     secret: bytes = SECRET,
+    facts: list[AnyFact] | None = None,
     **app: Any,
 ) -> AsyncIterator[House]:
-    """Two stopped targets, a and b, unless told otherwise."""
-    async with rig(*(containers or (container("a"), container("b")))) as box:
+    """Two stopped targets, a and b, unless told otherwise. ``facts``: the journal of one that ran before."""
+    async with _box(containers or (container("a"), container("b")), facts) as box:
         made = House(box, Logs())
         built = build_app(box.pump, mint=TokenMint(secret), logs=made.logs, version="1.2.3", **app)
         await until(lambda: made.state.durable.first_sync_done)

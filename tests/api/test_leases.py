@@ -228,6 +228,26 @@ def test_a_retry_of_a_queued_request_gets_its_ticket_again():
     run(story())
 
 
+def test_a_retry_gets_the_same_token_from_another_process_with_the_same_journal_and_secret():
+    async def story() -> None:
+        async with house() as it:
+            first = (await it.lease("a", key="k1")).json()
+            waiting = (await it.lease("b", key="k2", queue=True)).json()
+            facts, containers = list(it.box.disk.facts), list(it.box.engine.containers.values())
+        async with house(*containers, facts=facts) as it:
+            again = await it.lease("a", key="k1")
+            assert (again.status_code, again.json()["token"], again.json()["id"]) == (201, first["token"], first["id"])
+            assert (await it.lease("b", key="k2", queue=True)).json()["token"] == waiting["token"]
+            assert (await it.post(f"/v1/lease/{first['token']}/renew")).status_code == 200
+            facts = list(it.box.disk.facts)
+        async with house(*containers, facts=facts, secret=b"another secret, of the same length!!") as it:
+            lost = await it.lease("a", key="k1")
+            assert (lost.status_code, lost.json()["code"]) == (409, "idempotency_conflict")
+            assert it.state.durable.leases
+
+    run(story())
+
+
 def test_a_refusal_is_not_remembered_under_its_key():
     async def story() -> None:
         async with house() as it:
@@ -353,7 +373,7 @@ def test_with_a_key_a_lost_answer_can_be_fetched_again():
     run(story())
 
 
-def test_a_thousand_callers_on_the_line_are_cheap_and_all_answered_at_the_end():
+def test_a_thousand_callers_on_the_line_slow_nobody_and_leave_nothing_behind():
     async def story() -> None:
         async with house() as it:
             holder = (await it.lease("a")).json()["token"]

@@ -1,0 +1,85 @@
+"""``/v1/status`` and ``/v1/targets``: what there is, and evicting what is resident."""
+
+from __future__ import annotations
+
+import asyncio
+
+from supervisor.api.logs import READS_MAX, LogTails
+from tests.api.house import container, house, run, until
+
+
+def test_targets_are_listed_with_containers_and_problems_and_shown_one_by_one():
+    async def story() -> None:
+        side = container("a", "side", master=False, vram_mib=1_024)
+        async with house(container("a", priority=3), side, container("bad", master=False)) as it:
+            everything = (await it.get("/v1/targets")).json()
+            a, bad = everything["targets"]
+            assert (a["name"], a["state"], a["master"], a["vram_mib"], a["priority"]) == (
+                *("a", "stopped", "a-main-1", 1_024, 3),
+            )
+            assert [(one["service"], one["status"]) for one in a["containers"]] == [
+                *(("main", "created"), ("side", "created")),
+            ]
+            assert (bad["state"], [problem["code"] for problem in bad["problems"]]) == ("invalid", ["no_master"])
+            assert everything["problems"] == []
+            assert (await it.get("/v1/targets/bad")).json() == bad
+
+            refused = await it.lease("bad")
+            assert (refused.status_code, refused.json()["code"]) == (422, "target_invalid")
+            assert [problem["code"] for problem in refused.json()["problems"]] == ["no_master"]
+
+    run(story())
+
+
+def test_a_resident_target_is_evicted_a_leased_one_is_not_and_a_stopped_one_need_not_be():
+    async def story() -> None:
+        async with house() as it:
+            token = (await it.lease("a")).json()["token"]
+            leased = await it.post("/v1/targets/a/evict")
+            assert (leased.status_code, leased.json()["code"]) == (409, "target_leased")
+            await it.client.delete(f"/v1/lease/{token}")
+            assert (await it.post("/v1/targets/a/evict")).json() == {"evicted": True}
+            await until(lambda: it.box.engine.containers["a-main"].status == "exited")
+            assert (await it.post("/v1/targets/a/evict")).json() == {"evicted": False, "reason": "not_resident"}
+            assert (await it.get("/v1/targets/a")).json()["state"] == "stopped"
+
+    run(story())
+
+
+def test_the_status_has_host_version_engine_gpus_leases_queue_targets_and_problems():
+    async def story() -> None:
+        async with house() as it:
+            lease = (await it.lease("a")).json()
+            ticket = (await it.lease("b", queue=True)).json()
+            status = (await it.get("/v1/status")).json()
+            assert status.keys() == {
+                *("host", "version", "mode", "engine", "journal", "gpus", "leases", "queue", "targets", "problems"),
+            }
+            assert (status["version"], status["engine"]["synced"]) == ("1.2.3", True)
+            assert [one["id"] for one in status["leases"]] == [lease["id"]]
+            assert [one["id"] for one in status["queue"]] == [ticket["id"]]
+
+    run(story())
+
+
+def test_log_lines_are_read_once_for_all_who_ask_and_not_of_too_many_containers_at_a_time():
+    async def story() -> None:
+        asked: list[str] = []
+        answer = asyncio.Event()
+
+        async def read(container_id: str) -> str:
+            asked.append(container_id)
+            await answer.wait()
+            return "x" * 100_000
+
+        tails = LogTails(read)
+        same = [asyncio.ensure_future(tails.tail("c0", 10)) for _ in range(5)]
+        others = [asyncio.ensure_future(tails.tail(f"c{number}", 10)) for number in range(1, READS_MAX + 3)]
+        await until(lambda: sum(one.done() for one in others) == 3)
+        assert [one.result() for one in others if one.done()] == ["", "", ""]
+        answer.set()
+        assert {len(tail) for tail in await asyncio.gather(*same)} == {16_000}
+        assert asked == [f"c{number}" for number in range(READS_MAX)]
+        assert len(await tails.tail("c9", 10)) == 16_000
+
+    run(story())
