@@ -65,7 +65,6 @@ class Connection:
         A new connection is made after every loss, because an upgraded engine may no longer speak the old version.
         ``GET /version`` is asked here and not by the SDK (``version="auto"``), so that its time is limited too.
         """
-        self.url = url
         with translated():
             anonymous = docker.APIClient(base_url=url, version=MINIMUM_DOCKER_API_VERSION, timeout=2)
         try:
