@@ -1,4 +1,7 @@
-"""The quick start, run as a reader would: every step shows what it promises, and nothing is left behind."""
+"""The quick start, run as a reader would: every step shows what it promises, and nothing is left behind.
+
+On an engine of its own: its stacks carry the real labels, and any other supervisor on a shared one would judge them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import Any
 import docker
 import pytest
 
+from tests.conftest import PrivateEngine
+
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
 
@@ -19,10 +24,16 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-def environment(engine_url: str, tmp_path: Path) -> dict[str, str]:
-    """The shared engine, and a folder of our own for what is temporary."""
+def environment(private_engine: PrivateEngine, tmp_path: Path) -> dict[str, str]:
+    """The engine, and a folder of our own for what is temporary."""
     (tmp_path / "tmp").mkdir()
-    return {**os.environ, "DOCKER_HOST": engine_url, "TMPDIR": str(tmp_path / "tmp"), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, "DOCKER_HOST": private_engine.url, "TMPDIR": str(tmp_path / "tmp"), "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def api(private_engine: PrivateEngine) -> Iterator[docker.APIClient]:
+    with private_engine.api() as client:
+        yield client
 
 
 @pytest.fixture
@@ -52,6 +63,7 @@ def test_every_step_shows_what_it_promises(environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for promised in (
         "gpu-supervisor 0.1.0 ready: listening on http://127.0.0.1:",
+        "whisper lived for ",
         "Exited (137)",
         "of whisper was killed: ollama holds the GPU",
         "to get the GPU: gpu-supervisor acquire whisper",
@@ -81,9 +93,9 @@ def test_it_serves_until_ctrl_c_and_puts_everything_back(environment: dict[str, 
 
 
 def test_it_leaves_an_engine_alone_that_has_labelled_containers_of_somebody_else(
-    environment: dict[str, str], api: docker.APIClient, unique: str, tmp_path: Path
+    environment: dict[str, str], api: docker.APIClient, tmp_path: Path
 ) -> None:
-    stranger: Any = api.create_container("local/busybox:1", "true", name=unique, labels={"gpu.target": unique})
+    stranger: Any = api.create_container("local/busybox:1", "true", labels={"gpu.target": "stranger"})
     try:
         done = subprocess.run([QUICKSTART], env=environment, capture_output=True, text=True, timeout=120, check=False)
     finally:
