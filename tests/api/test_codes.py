@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
+from supervisor.api import build_app
 from supervisor.api.problems import RETRY_AFTER_S
+from supervisor.api.tokens import TokenMint
 from supervisor.core.errors import CODES, Refusal
 from supervisor.core.inputs import Acquire, Request
-from supervisor.core.model import Lease, Terms
-from supervisor.core.replies import Granted, Refused, Released, Reply
-from tests.api.house import ScriptedDesk, container, house, run
+from supervisor.core.model import Lease, Terms, Ticket
+from supervisor.core.replies import Granted, Queued, Refused, Released, Reply
+from tests.api.house import SECRET, Logs, ScriptedDesk, container, house, run
 
 
 def refusing(code: str, logs_of: str | None = None, **context: object) -> ScriptedDesk:
@@ -105,6 +107,47 @@ def test_last_words_that_cannot_be_had_do_not_hold_the_answer_up():
             async with asyncio.timeout(5):
                 answer = await client.post("/v1/lease", json={})
             assert (answer.status_code, answer.json()["logs_tail"]) == (502, "")
+
+    run(story())
+
+
+@pytest.mark.parametrize("path", ["/acquire", "/v1/lease"])
+def test_an_answer_that_cannot_be_sent_is_taken_back(path):
+    async def story() -> None:
+        def queued(request: Request) -> Reply:
+            assert isinstance(request, Acquire)
+            ticket = Ticket(
+                id="l_1",
+                order=1,
+                token_hash=request.token_hash,
+                token_known=True,
+                terms=request.terms,
+                queued_at_ms=1,
+                queued_wall_ms=1,
+            )
+            desk.state.durable.tickets["l_1"] = ticket
+            desk.state.index_ticket(ticket)
+            return Queued(request.request_id, "l_1", 0)
+
+        desk = ScriptedDesk(queued)
+        app = build_app(desk, mint=TokenMint(SECRET), logs=Logs(), version="1")
+        bodies = iter([{"type": "http.request", "body": b'{"target":"a"}', "more_body": False}])
+
+        async def receive() -> dict[str, object]:
+            message = next(bodies, None)
+            if message is None:
+                await asyncio.Event().wait()
+                raise AssertionError("the caller never hangs up")
+            return message
+
+        async def send(_message: object) -> None:
+            raise OSError("broken pipe")
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"14")]
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+        with pytest.raises(OSError, match="broken pipe"):
+            await app({**scope, "server": ("127.0.0.1", 8080), "root_path": ""}, receive, send)
+        assert [(gone.request_id, gone.lease_id) for gone in desk.gone] == [(1, "l_1")]
 
     run(story())
 
