@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import subprocess
+import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -344,6 +348,38 @@ def test_a_signal_goes_to_the_command_which_may_take_its_time(fake: FakeServer, 
     out, _ = process.communicate(timeout=10)
 
     assert (process.returncode, out) == (3, "saved\n")
+    assert fake.holder is None
+
+
+def test_a_ctrl_c_at_a_terminal_reaches_the_command_once(fake: FakeServer):
+    """The terminal sends it to the whole foreground group: forwarding it as well would make it two."""
+    ours, its = os.openpty()
+    script = "trap 'echo got; exit 4' INT; echo started; while :; do sleep 0.05; done"
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-m", "supervisor.cli", "acquire", "x", "--", "sh", "-c", script],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+    )
+    os.close(its)
+    shown = b""
+    with os.fdopen(ours, "r+b", buffering=0) as terminal, suppress(OSError):  # EIO: everybody has closed it
+        while b"started" not in shown:
+            shown += terminal.read(1000)
+        terminal.write(b"\x03")
+        while data := terminal.read(1000):
+            shown += data
+
+    assert process.wait(10) == 4
+    assert shown.count(b"got") == 1
+    assert fake.holder is None
+
+
+def test_a_token_may_come_from_stdin_where_nobody_sees_it(fake: FakeServer, run, monkeypatch):
+    run("acquire", "comfyui", "--detach")
+    monkeypatch.setattr("sys.stdin", io.StringIO("t-1\n"))
+
+    assert run("release", "-") == (0, "released\n", "")
     assert fake.holder is None
 
 
