@@ -39,7 +39,6 @@ class Callers:
         self._site = site
         self._rng = site.rng
         self._proposed = 0
-        self._keys: dict[str, str] = {}
 
     # ---- the line
 
@@ -215,13 +214,21 @@ class Callers:
             if isinstance(reply, Queued) and self._rng.random() < 0.7:
                 reply = yield from self._claim_on_the_line(f"hash of {reply.ticket_id}")
             if isinstance(reply, Granted):
-                known = self._keys.setdefault(key, reply.lease.id)
-                require(known == reply.lease.id, "a retry with the same key gets the same lease, never a second one")
+                yield from self._ask_again(terms, reply)
                 yield from self._hold(reply)
                 return
             if self._site.calm:
                 return
             yield self._rng.randint(0, 3_000)
+
+    def _ask_again(self, terms: Terms, granted: Granted) -> Script:
+        """The answer came, and was lost in the caller's own hands."""
+        if self._rng.random() < 0.5:
+            return
+        yield self._rng.choice((0, 100, 20_000))
+        reply = yield self._acquire(terms, wait_ms=self._rng.choice((0, 2_000)), ticket=True, patience_ms=60_000)
+        same = not isinstance(reply, Granted) or reply.lease.id == granted.lease.id
+        require(same and not isinstance(reply, Queued), "a retry with a key gets the same lease, never a second one")
 
     def operator(self) -> Script:
         """Force-release and evict, whoever it hits."""

@@ -40,6 +40,8 @@ def _repeat(world: World, script: Callable[[World], Script]) -> Script:
 def heal(world: World) -> None:
     """End everything that is wrong now; scripts that are in the middle of something come to an end by themselves."""
     box = world.box
+    if box.noise.lost:
+        world.rules.blinded(0)
     box.noise.lost = box.noise.doubled = 0.0
     trouble = box.trouble
     trouble.unreachable = trouble.refused = trouble.unanswered = trouble.late = trouble.slow = 0.0
@@ -147,7 +149,7 @@ def suspend(world: World) -> Script:
 
 def step_clock(world: World) -> Script:
     """Somebody sets the wall clock. Events and inspects are told apart by it, so the line is as good as blind then."""
-    world.rules.blinded()
+    world.rules.blinded(86_400_000)
     world.timeline.step_wall(world.rng.choice((-86_400_000, -2_000, 2_000, 86_400_000)))
     yield 1
 

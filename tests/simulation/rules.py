@@ -53,10 +53,11 @@ class Rules:
         self.asked: dict[int, Input] = {}
         self.deadlines: dict[int, int] = {}
         self.doomed: dict[tuple[str, str], Doomed] = {}
-        self.unwell_ms = self.blind_ms = 0
+        self.unwell_ms = self.blind_ms = self.waits_since_ms = 0
         self.lives_ms: list[int] = []
         self.restarts = 0
         self.steps = 0
+        self.waits_for: str | None = None
         self._holder: Hold | None = None
         self._was_dirty = self._decided_facts = False
 
@@ -131,6 +132,7 @@ class Rules:
             require(timers.next_at_ms > now.at_ms, "every timer that was due has fired")
         if not isinstance(item, Renew):
             self._check_life()
+            self._check_memory()
         if self._decided_facts or self.steps % 16 == 0:
             self._check_state(now)
 
@@ -146,7 +148,9 @@ class Rules:
 
     def _check_room(self, fact: RoomVerified) -> None:
         assert self.life is not None
-        warm = False
+        # What runs already has its memory. Events may be lost, so what is believed to run counts as well.
+        shown = self.life.kernel.state.observed.containers.values()
+        warm = any(container.runs and container.target == fact.target for container in shown)
         for container in self.box.engine.containers.values():
             if container.target is None or container.status not in RUNNING:
                 continue
@@ -220,6 +224,8 @@ class Rules:
                 require(ended, "a release is on disk before its caller hears of it")
             case Renewed():
                 assert isinstance(asked, Renew)
+                full_ms = now.at_ms + reply.ttl_ms
+                require(reply.expires_at_ms in {None, full_ms}, "a renewal gives a whole TTL from now on")
                 if self._hears(id_):
                     self._promise(asked.token_hash.removeprefix("hash of "), reply.expires_at_ms)
             case Refused():
@@ -297,9 +303,9 @@ class Rules:
         """Something excuses enforcement now: it is measured from the last such moment on."""
         self.unwell_ms = self.at_ms
 
-    def blinded(self) -> None:
-        """From here on starts may be seen by the next list only."""
-        self.blind_ms = self.at_ms + 86_400_000
+    def blinded(self, for_ms: int) -> None:
+        """What starts until then may be seen by the next list only."""
+        self.blind_ms = max(self.blind_ms, self.at_ms + for_ms)
 
     def _check_life(self) -> None:
         assert self.life is not None
@@ -308,7 +314,7 @@ class Rules:
         if not well or self.life.stopped or self.life.catching_up:
             self.unwell_ms = self.at_ms
         if box.noise.lost:
-            self.blind_ms = max(self.blind_ms, self.at_ms)
+            self.blinded(0)
         if not self.doomed:
             return
         for key in list(self.doomed):
@@ -340,6 +346,19 @@ class Rules:
             limit_ms += 25_000 + box.trouble.sync_ms * 3
         lived_ms = self.at_ms - since_ms
         require(lived_ms <= limit_ms, f"{container.name} has no right to run and lives for more than {limit_ms} ms")
+
+    def _check_memory(self) -> None:
+        """Memory that does not come back is said out loud: the GPU is dirty."""
+        assert self.life is not None
+        observed = self.life.kernel.state.observed
+        holder = next(iter(self.decided.leases), None)
+        waits = observed.room_waits and observed.synced and not self.life.catching_up
+        if not waits or observed.gpu_dirty or holder != self.waits_for:
+            self.waits_for, self.waits_since_ms = holder, self.at_ms
+        waited_ms = self.at_ms - self.waits_since_ms
+        require(
+            waited_ms <= self.box.settings.vram_return_ms + LATE_MS, "memory that does not come back is said out loud"
+        )
 
     # ---- the state as a whole
 

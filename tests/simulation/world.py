@@ -143,6 +143,10 @@ class World:
         require(not observed.gpu_dirty, "the GPU has opened again")
         require(not self.life.kernel.pending, "all facts are on disk")
         rules.compare_replay(state)
+        running = {one.target for one in self.box.engine.containers.values() if one.status in RUNNING}
+        require(
+            state.durable.residents.keys() <= running, "a residency ends some time after the last of it has stopped"
+        )
         for container in self.box.engine.containers.values():
             if container.target is None:
                 continue

@@ -1,0 +1,291 @@
+"""Bugs planted on purpose: a simulation that does not notice them proves nothing.
+
+Each is one line of the supervisor that somebody might really get wrong. It has to be noticed within a few hundred
+seeds, and by a rule, not by a crash of the code that was planted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from supervisor import kernel
+from supervisor.core import apply as applying
+from supervisor.core import endings, enforce, leases, plan, policy, requests, settle, sightings, state, step, targets
+from supervisor.core.facts import LeaseGranted, LeaseRetimed, TicketKept
+from tests.simulation.ledger import Violation
+from tests.simulation.world import World
+
+SEEDS = 400
+Plant = Callable[[pytest.MonkeyPatch], object]
+#: Whatever else is wrong, these are not rules of ours: a planted bug that only crashes has shown nothing.
+CRASHES = (TypeError, NameError, AttributeError)
+
+
+def grant_without_eviction(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "in_the_way", lambda *_: [])
+
+
+def two_holders(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "holder", lambda _: None)
+
+
+def grant_while_not_in_sync(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "not_now", lambda _: None)
+
+
+def grant_on_a_full_disk(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "standstill", lambda _: None)
+
+
+def overtaking(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "head", lambda state: state.queue[-1] if state.queue else None)
+
+
+def aging_upside_down(patch: pytest.MonkeyPatch) -> None:
+    def rank(self: state.State, ticket: Any) -> tuple[float, int]:
+        late = self.settings.aging_per_minute * ticket.queued_at_ms
+        return (-late - 60_000 * ticket.terms.priority, ticket.order)
+
+    patch.setattr(state.State, "rank", rank)
+
+
+def window_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "claimant", lambda _: None)
+
+
+def window_never_lapses(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(step, "window_over", lambda *_: None)
+
+
+def fence_reused(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leases, "LeaseGranted", lambda **values: LeaseGranted(**{**values, "fence": 1}))
+
+
+def expiry_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(requests, "start_ttl", leases.stop_ttl)
+
+
+def renewal_moves_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(requests, "start_ttl", lambda *_: None)
+
+
+def resident_not_ended(patch: pytest.MonkeyPatch) -> None:
+    def forget(txn: Any, target: str, reason: str, lease: Any = None) -> None:
+        txn.touch(target)
+
+    patch.setattr(step, "end_residency", forget)
+
+
+def room_never_checked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "_others_are_gone", lambda *_: True)
+
+
+def memory_never_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(policy, "is_read", lambda *_: False)
+
+
+def start_before_room(patch: pytest.MonkeyPatch) -> None:
+    honest = plan._starts
+
+    def starts(state: Any, now: Any, target: str) -> Any:
+        lease = state.lease_of(target)
+        if lease is None or lease.phase != "making_room":
+            return honest(state, now, target)
+        return [plan.StartContainer(one.id) for one in targets.members(state, target) if not one.runs][:1]
+
+    patch.setattr(plan, "_starts", starts)
+
+
+def one_off_runs_not_enforced(patch: pytest.MonkeyPatch) -> None:
+    honest = targets.right_to_run
+
+    def right_to_run(state: Any, container: Any) -> Any:
+        return targets.MAY_RUN if container.one_off else honest(state, container)
+
+    for module in (enforce, plan, settle):
+        patch.setattr(module, "right_to_run", right_to_run)
+
+
+def paused_containers_not_enforced(patch: pytest.MonkeyPatch) -> None:
+    honest = plan._end
+    patch.setattr(plan, "_may_call", lambda state, now, one: one.status == "running" and honest is not None)
+
+
+def unlabelled_stopped(patch: pytest.MonkeyPatch) -> None:
+    honest = plan._stops
+
+    def stops(state: Any, now: Any, target: str) -> Any:
+        helpers = [one for one in state.observed.unlabelled.values() if one.runs and one.id not in state.observed.calls]
+        return [*honest(state, now, target), *(plan.StopContainer(one.id, 1) for one in helpers)]
+
+    patch.setattr(plan, "_stops", stops)
+
+
+def reply_before_the_sync(patch: pytest.MonkeyPatch) -> None:
+    honest = kernel.Kernel.feed
+
+    def feed(self: kernel.Kernel, now: Any, item: Any) -> None:
+        honest(self, now, item)
+        while self._replies:
+            self.outbox.replies.append(self._replies.popleft()[1])
+
+    patch.setattr(kernel.Kernel, "feed", feed)
+
+
+def calls_before_the_sync(patch: pytest.MonkeyPatch) -> None:
+    honest = kernel.Kernel._dispatch
+
+    def dispatch(self: kernel.Kernel, now: Any, target: str, *, kills_only: bool) -> None:
+        honest(self, now, target, kills_only=False)
+
+    patch.setattr(kernel.Kernel, "_dispatch", dispatch)
+
+
+def replay_drops_a_kind_of_fact(patch: pytest.MonkeyPatch) -> None:
+    honest = applying.apply
+
+    def forgetful(state: Any, fact: Any) -> None:
+        honest(state, fact)
+        if isinstance(fact, LeaseRetimed):
+            lease = state.durable.leases[fact.id]
+            state.durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=1))
+
+    patch.setattr(applying, "apply", forgetful)
+
+
+def snapshot_drops_a_field(patch: pytest.MonkeyPatch) -> None:
+    honest = applying.thaw
+
+    def thaw(payload: bytes) -> state.Durable:
+        durable = honest(payload)
+        durable.ended_keys = OrderedDict()
+        return durable
+
+    patch.setattr(applying, "thaw", thaw)
+
+
+def hang_up_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(step, "caller_gone", lambda *_: None)
+
+
+def lost_answer_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(endings, "_take_back", lambda *_: None)
+
+
+def ticket_kept_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(step, "wait_over", lambda *_: None)
+
+
+def ticket_ended_twice(patch: pytest.MonkeyPatch) -> None:
+    honest = endings.keep_ticket
+
+    def keep(txn: Any, caller: Any, ticket: Any) -> None:
+        honest(txn, caller, ticket)
+        if len(txn.state.queue) > 2:
+            txn.out.facts.append(txn.out.facts[-1] if txn.out.facts else TicketKept(0, 0, ticket.id))
+
+    patch.setattr(endings, "keep_ticket", keep)
+
+
+def half_started_becomes_resident(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leases, "_stays", lambda txn, lease: lease.target is not None and lease.phase != "making_room")
+
+
+def key_gets_a_second_lease(patch: pytest.MonkeyPatch) -> None:
+    honest = requests.acquire
+
+    def acquire(txn: Any, request: Any) -> None:
+        honest(txn, replace(request, terms=replace(request.terms, scope=None)))
+
+    patch.setattr(step, "acquire", acquire)
+
+
+def back_off_for_ever(patch: pytest.MonkeyPatch) -> None:
+    honest = sightings._retry_later
+
+    def later(txn: Any, done: Any) -> int:
+        failures = honest(txn, done)
+        txn.state.observed.timers.drop(("retry", done.container_id))
+        return failures
+
+    patch.setattr(sightings, "_retry_later", later)
+
+
+def token_in_a_sentence(patch: pytest.MonkeyPatch) -> None:
+    honest = requests.why_busy
+
+    def why_busy(state: Any) -> Any:
+        refusal, lease = honest(state), policy.holder(state)
+        return refusal and lease and replace(refusal, detail=f"{refusal.detail} with {lease.token_hash}")
+
+    patch.setattr(requests, "why_busy", why_busy)
+
+
+def shutdown_leaves_callers_waiting(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(step, "refuse_all", lambda *_: None)
+
+
+def overdue_memory_unsaid(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "memory_overdue", lambda *_: None)
+
+
+PLANTED: tuple[Plant, ...] = (
+    grant_without_eviction,
+    two_holders,
+    grant_while_not_in_sync,
+    grant_on_a_full_disk,
+    overtaking,
+    aging_upside_down,
+    window_ignored,
+    window_never_lapses,
+    fence_reused,
+    expiry_forgotten,
+    renewal_moves_nothing,
+    resident_not_ended,
+    room_never_checked,
+    memory_never_read,
+    start_before_room,
+    one_off_runs_not_enforced,
+    paused_containers_not_enforced,
+    unlabelled_stopped,
+    reply_before_the_sync,
+    calls_before_the_sync,
+    replay_drops_a_kind_of_fact,
+    snapshot_drops_a_field,
+    hang_up_ignored,
+    lost_answer_ignored,
+    ticket_kept_for_ever,
+    ticket_ended_twice,
+    half_started_becomes_resident,
+    key_gets_a_second_lease,
+    back_off_for_ever,
+    token_in_a_sentence,
+    shutdown_leaves_callers_waiting,
+    overdue_memory_unsaid,
+)
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch):
+    plant(monkeypatch)
+
+    assert noticed_by() is not None, f"{SEEDS} histories passed with it"
+
+
+def noticed_by() -> tuple[int, str] | None:
+    """Return the first seed that a rule or an assertion of the code stops, and what it said."""
+    for seed in range(SEEDS):
+        try:
+            World(seed).play()
+        except Violation as violation:
+            return seed, str(violation)
+        except CRASHES:
+            raise
+        except AssertionError as broken:
+            return seed, str(broken)
+    return None
