@@ -262,7 +262,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "journal_retention_size",
         parse_size_bytes,
-        "256MiB",
+        "48MiB",
         "how large it may grow",
         field="journal_retention_bytes",
     ),
