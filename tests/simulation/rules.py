@@ -80,6 +80,7 @@ class Rules:
         self.answered.clear()
         self.asked.clear()
         self.deadlines.clear()
+        self.waits_for = None
         self.restarts += 1
 
     def ends(self) -> None:
@@ -155,7 +156,7 @@ class Rules:
             if container.target is None or container.status not in RUNNING:
                 continue
             seen_ms = self.life.watcher.inspected_ms.get(container.id, -1)
-            known = seen_ms >= container.started_at_ms
+            known = seen_ms > container.started_at_ms
             if container.target == fact.target:
                 warm = True
             else:

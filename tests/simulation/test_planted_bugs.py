@@ -231,7 +231,7 @@ def shutdown_leaves_callers_waiting(patch: pytest.MonkeyPatch) -> None:
 
 
 def overdue_memory_unsaid(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(settle, "memory_overdue", lambda *_: None)
+    patch.setattr(step, "memory_overdue", lambda *_: None)
 
 
 PLANTED: tuple[Plant, ...] = (
