@@ -60,6 +60,10 @@ class Desk(Protocol):
 
     def next_request_id(self) -> int: ...
 
+    def now(self) -> Now:
+        """The time, to tell callers the wall time of a supervisor time."""
+        ...
+
     async def ask(self, request: Request) -> Reply:
         """Hand in a request and wait for its reply, which comes after its facts are on disk.
 

@@ -29,7 +29,7 @@ from supervisor.core.inputs import (
     VramRead,
 )
 from supervisor.core.model import Now
-from supervisor.core.replies import Reply
+from supervisor.core.replies import Granted, Queued, Reply
 from supervisor.core.state import State
 from supervisor.core.targets import runs, spec_of
 from supervisor.kernel import Kernel
@@ -255,6 +255,9 @@ class Pump:
         self._last_request_id += 1
         return self._last_request_id
 
+    def now(self) -> Now:
+        return self._clock.now()
+
     async def ask(self, request: Request) -> Reply:
         """Hand in a request and wait for its reply. Cancelling the wait hangs up."""
         asked: asyncio.Future[Reply] = self._loop.create_future()
@@ -265,9 +268,8 @@ class Pump:
             return await asked
         except asyncio.CancelledError:
             self._asked.pop(request.request_id, None)
-            granted = asked.result() if asked.done() and not asked.cancelled() else None
-            lease = getattr(granted, "lease", None)
-            self.hang_up(request.request_id, lease.id if lease is not None else None)
+            answered = asked.result() if asked.done() and not asked.cancelled() else None
+            self.hang_up(request.request_id, _handed(answered))
             raise
 
     def hang_up(self, request_id: int, lease_id: str | None = None) -> None:
@@ -317,6 +319,17 @@ class Pump:
         """Answer everybody on the line with a retryable refusal, and grant nothing any more. Returns when on disk."""
         self.kernel.feed(self._clock.now(), ShutDown(reason))
         await self.read(lambda _state, _now: None)
+
+
+def _handed(reply: Reply | None) -> str | None:
+    """Return the lease or ticket whose token a reply tells."""
+    match reply:
+        case Granted():
+            return reply.lease.id
+        case Queued():
+            return reply.ticket_id
+        case _:
+            return None
 
 
 def names(fact: AnyFact, target: str) -> bool:

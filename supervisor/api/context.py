@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -18,23 +16,19 @@ from supervisor.core.replies import Granted, Refused
 from supervisor.ports import Desk
 
 
-def system_wall_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class Context(Struct, frozen=True, kw_only=True):
     desk: Desk
     mint: TokenMint
     tails: LogTails
     version: str
-    wall_ms: Callable[[], int] = system_wall_ms
 
     def expires_wall_ms(self, granted: Granted) -> int | None:
-        """Return when a lease expires, in Unix milliseconds. None: it has no TTL now.
+        """Return when a lease expires, in Unix milliseconds. None: it has no TTL now."""
+        return self.outside(granted.expires_at_ms)
 
-        Its TTL starts with the answer.
-        """
-        return self.wall_ms() + granted.lease.terms.ttl_ms if granted.expires_at_ms is not None else None
+    def outside(self, at_ms: int | None) -> int | None:
+        """Return the wall time that belongs to a supervisor time, in Unix milliseconds."""
+        return self.desk.now().wall_of(at_ms) if at_ms is not None else None
 
     async def refusal(self, refused: Refused, *, plain: bool = False) -> RequestRefused:
         """Return a refusal with times that callers can read, and the last words of whatever failed."""

@@ -166,13 +166,12 @@ async def renew(api: Context, call: Call) -> Answer:
     """Move the expiry. Its reply waits for no disk; nobody has to be on the line for it."""
     await call.body_or(EmptyBody())
     token = call.param("token")
-    # Taken before the renewal, so that what is promised never ends after what is kept.
-    wall_ms = api.wall_ms()
     reply = await api.desk.ask(Renew(api.desk.next_request_id(), digest(token)))
     if isinstance(reply, Refused):
         raise await api.refusal(reply)
     assert isinstance(reply, Renewed), f"no answer to a renewal: {reply}"
-    expires_at = rfc3339(wall_ms + reply.ttl_ms) if reply.expires_at_ms is not None else None
+    expires_wall_ms = api.outside(reply.expires_at_ms)
+    expires_at = rfc3339(expires_wall_ms) if expires_wall_ms is not None else None
     return answer(RenewAnswer(token, expires_at, reply.ttl_ms // 1000))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -133,7 +134,8 @@ def _tcp(host: str, port: int) -> Iterator[socket.socket]:
             sock.listen(BACKLOG)
         except OSError as error:
             message = f"cannot listen on {host}:{port}: {error.strerror}"
-            raise AddressUnusable(message, "choose another --port") from error
+            hint = "choose another --port" if error.errno == errno.EADDRINUSE else "see --host and --port"
+            raise AddressUnusable(message, hint) from error
         yield sock
 
 
@@ -175,14 +177,6 @@ def _remove_stale(path: Path) -> None:
             log.info("removed the socket %s, which a server left behind", path)
             return
     raise AddressUnusable(f"another server listens on {path}", "stop it, or choose another --socket")
-
-
-def _close(sockets: list[socket.socket]) -> None:
-    for sock in sockets:
-        path = sock.getsockname() if sock.family == socket.AF_UNIX and sock.fileno() >= 0 else None
-        sock.close()
-        if path:
-            Path(path).unlink(missing_ok=True)
 
 
 def _address(sock: socket.socket) -> str:

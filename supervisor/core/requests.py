@@ -244,7 +244,7 @@ def not_your_turn(state: State, ticket: Ticket, busy: Refusal | None = None) -> 
     if busy is None:
         busy = why_busy(state)
     code, why = (busy.code, busy.detail) if busy is not None else ("gpu_busy", "its turn has not come")
-    detail = f"{why}; place {position} in the queue"
+    detail = f"{why}; place {position + 1} in the queue"
     return Refusal(code, detail, {**(busy.context if busy else {}), "queue_index": position})
 
 

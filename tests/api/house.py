@@ -204,6 +204,9 @@ class ScriptedDesk:
     def next_request_id(self) -> int:
         return len(self.asked) + 1
 
+    def now(self) -> Now:
+        return Now(1_000, 1_790_000_001_000)
+
     async def ask(self, request: Request) -> Reply:
         self.asked.append(request)
         return self._reply(request)
@@ -212,7 +215,7 @@ class ScriptedDesk:
         self.gone.append(CallerGone(request_id, lease_id))
 
     async def read(self, view: Callable[[State, Now], Any]) -> Any:
-        return view(self.state, Now(1_000, 1_790_000_001_000))
+        return view(self.state, self.now())
 
     async def history(self, after: int, limit: int, target: str | None) -> list[tuple[int, AnyFact]]:
         return []
