@@ -353,13 +353,14 @@ class Rules:
         assert self.life is not None
         observed = self.life.kernel.state.observed
         holder = next(iter(self.decided.leases), None)
-        waits = observed.room_waits and observed.synced and not self.life.catching_up
-        if not waits or observed.gpu_dirty or holder != self.waits_for:
+        waits = observed.room_waits and observed.synced and not self.life.catching_up and not observed.gpu_dirty
+        if not waits:
+            self.waits_for = None
+        elif holder != self.waits_for:
             self.waits_for, self.waits_since_ms = holder, self.at_ms
-        waited_ms = self.at_ms - self.waits_since_ms
-        require(
-            waited_ms <= self.box.settings.vram_return_ms + LATE_MS, "memory that does not come back is said out loud"
-        )
+        else:
+            most_ms = self.box.settings.vram_return_ms + LATE_MS
+            require(self.at_ms - self.waits_since_ms <= most_ms, "memory that does not come back is said out loud")
 
     # ---- the state as a whole
 
