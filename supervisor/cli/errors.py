@@ -9,6 +9,7 @@ SupervisorError
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from supervisor.config import ConfigError
@@ -52,7 +53,8 @@ class Refused(SupervisorError):
     """A problem answer (RFC 9457) of the server. ``context`` holds its other fields."""
 
     def __init__(self, code: str, detail: str, *, status: int, retryable: bool, context: dict[str, Any]) -> None:
-        super().__init__(detail, HINTS.get(code, ""))
+        culprit = shlex.quote(str(context.get("container") or "CONTAINER"))
+        super().__init__(detail, HINTS.get(code, "").replace("CONTAINER", culprit))
         self.code = code
         self.status = status
         self.retryable = retryable

@@ -238,10 +238,12 @@ def end_ticket(txn: Txn, ticket: Ticket, reason: str, refusal: Refusal) -> None:
     refuse_all(txn, ticket.id, refusal)
 
 
-def failure(lease: Lease, standing: Standing) -> tuple[str, Refusal]:
+def failure(txn: Txn, lease: Lease, standing: Standing) -> tuple[str, Refusal]:
     """Return the reason and the refusal for a target that did not come up."""
     code = "target_unhealthy" if standing.state == "unhealthy" else "target_failed"
-    context = {"target": lease.target, "container": standing.culprit}
+    observed = txn.state.observed
+    culprit = observed.containers.get(standing.culprit or "") or observed.unlabelled.get(standing.culprit or "")
+    context = {"target": lease.target, "container": culprit.name if culprit is not None else None}
     return code, Refusal(code, f"{lease.target} did not start: {standing.detail}", context)
 
 

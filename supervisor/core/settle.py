@@ -64,7 +64,7 @@ def judge_lease(txn: Txn, lease: Lease) -> None:
     elif lease.adopted:
         _watch_down(txn, lease, now, down=not runs(txn.state, lease.target or ""))
     elif now.state in {"failed", "unhealthy", "empty"}:
-        reason, refusal = failure(lease, now)
+        reason, refusal = failure(txn, lease, now)
         end_lease(txn, lease, reason, refusal, logs_of=now.culprit)
     else:
         _watch_down(txn, lease, now, down=now.state == "down")
@@ -110,7 +110,7 @@ def down_over(txn: Txn, lease: Lease) -> None:
         refusal = Refusal("lease_ended", f"{lease.target} went down: {detail}", {"reason": "target_down"})
         end_lease(txn, lease, "target_down", refusal, logs_of=now.culprit)
     else:
-        reason, refusal = failure(lease, Standing("failed", detail, now.culprit))
+        reason, refusal = failure(txn, lease, Standing("failed", detail, now.culprit))
         end_lease(txn, lease, reason, refusal, logs_of=now.culprit)
 
 

@@ -271,7 +271,7 @@ def _start_done(txn: Txn, done: ActionDone, container: Container) -> None:
         return
     if done.outcome == "refused":
         standing = Standing("failed", f"the engine refused to start {container.name}: {done.message}", container.id)
-        reason, refusal = failure(lease, standing)
+        reason, refusal = failure(txn, lease, standing)
         end_lease(txn, lease, reason, refusal, logs_of=container.id)
         return
     # Unknown: it may still start. Ask again after a while, unless it is seen running by then.

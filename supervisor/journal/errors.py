@@ -19,6 +19,8 @@ HINTS: dict[int | None, str] = {
     errno.EDQUOT: "free some space or raise the quota; a restart goes on from what is on the disk",
     errno.EACCES: "the data directory must belong to the user who runs the supervisor; see --data-dir",
     errno.EPERM: "the data directory must belong to the user who runs the supervisor; see --data-dir",
+    errno.ENOTDIR: "name a directory: see --data-dir",
+    errno.ENOENT: "name a directory that can be made: see --data-dir",
     errno.EROFS: "the file system is mounted read-only; see --data-dir",
 }
 

@@ -629,3 +629,11 @@ def test_a_ticket_at_once_when_asked_for_one():
 
     assert isinstance(queued, Queued)
     assert queued.position == 0
+
+
+def test_a_failure_names_the_container_to_look_at():
+    box = Box(LLM)
+    request = box.ask("llm")
+    box.done(box.take()[0], "refused", "no such device")
+
+    assert box.replies[request].refusal.context == {"target": "llm", "container": "llm-main-1"}
