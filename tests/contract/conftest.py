@@ -1,0 +1,42 @@
+"""Each test of the suite runs twice: on the simulated engine, and (mark ``engine``) on the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import IMAGE
+from tests.contract.engines import Engine, Real, RealDaemon, Restartable, Simulated
+from tests.simulation import daemon
+
+
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.engine)])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    if request.param == "simulated":
+        yield Simulated()
+        return
+    real = Real(request.getfixturevalue("engine_url"), request.getfixturevalue("unique"), IMAGE)
+    yield real
+    real.close()
+
+
+@pytest.fixture(params=["terminated", "killed", "live-restore"])
+def how(request: pytest.FixtureRequest) -> daemon.How:
+    """In which way the daemon ends, and in which mode it runs."""
+    found: daemon.How = request.param
+    return found
+
+
+@pytest.fixture
+def simulated_daemon() -> Restartable:
+    return Simulated()
+
+
+@pytest.fixture
+def real_daemon(request: pytest.FixtureRequest, how: daemon.How) -> Iterator[Restartable]:
+    # The engine is asked for here and not by a parameter: only so the test is left out where there is no dockerd.
+    real = RealDaemon(request.getfixturevalue("private_engine"), "one", IMAGE)
+    real.prepare(how)
+    yield real
+    real.close()
