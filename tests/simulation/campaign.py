@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import multiprocessing
 import os
 import secrets
@@ -64,7 +65,9 @@ def kept_seeds() -> list[int]:
 def run(seeds: Iterable[int], processes: int | None = None) -> Iterator[Outcome | Failure]:
     """Play histories side by side; the results come in the order of the seeds."""
     count = processes or len(os.sched_getaffinity(0))
-    with multiprocessing.get_context("forkserver").Pool(count) as pool:
+    # What the journal warns of after a crash is what a crash is for.
+    quiet = (logging.disable, (logging.WARNING,))
+    with multiprocessing.get_context("forkserver").Pool(count, *quiet) as pool:
         yield from pool.imap(play, seeds, chunksize=8)
 
 

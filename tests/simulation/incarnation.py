@@ -21,7 +21,7 @@ from supervisor.core.replies import Action, Granted, Reply, StartContainer, Stop
 from supervisor.core.state import Settings
 from supervisor.kernel import Kernel
 from tests.simulation.containers import ApiError, Done
-from tests.simulation.disk import SimDisk
+from tests.simulation.disk import Disk
 from tests.simulation.engine import SimEngine
 from tests.simulation.gpu import GpuMemory
 from tests.simulation.timeline import Timeline
@@ -73,7 +73,7 @@ class Box(Struct, eq=False):
     rng: random.Random
     engine: SimEngine
     gpu: GpuMemory
-    disk: SimDisk
+    disk: Disk
     settings: Settings
     noise: Noise
     trouble: Trouble
@@ -172,15 +172,15 @@ class Incarnation:
         self._facts_since_snapshot += len(batch)
         snapshot = None
         if self._facts_since_snapshot > SNAPSHOT_FACTS and not self.kernel.pending:
-            (snapshot, _), self._facts_since_snapshot = self.kernel.freeze(), 0
+            snapshot, self._facts_since_snapshot = self.kernel.freeze(), 0
         self.box.disk.write(batch)
         sync_ms = self.box.rng.randint(0, self.box.trouble.sync_ms)
         self.box.timeline.after(sync_ms, lambda: None if self.ended else self._synced(snapshot))
 
-    def _synced(self, snapshot: bytes | None) -> None:
+    def _synced(self, snapshot: tuple[bytes, int] | None) -> None:
         self._observer.synced(self.box.disk.sync())
         if snapshot is not None:
-            self.box.disk.save_snapshot(snapshot)
+            self.box.disk.save_snapshot(*snapshot)
         now = self.clock.now()
         self.kernel.batch_durable(now)
         self._let_out(now)

@@ -17,6 +17,7 @@ from supervisor import kernel
 from supervisor.core import apply as applying
 from supervisor.core import endings, enforce, leases, plan, policy, requests, settle, sightings, state, step, targets
 from supervisor.core.facts import LeaseGranted, LeaseRetimed, TicketKept
+from tests.journal.memory_disk import MemoryDisk
 from tests.simulation.ledger import Violation
 from tests.simulation.world import World
 
@@ -234,6 +235,10 @@ def overdue_memory_unsaid(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(step, "memory_overdue", lambda *_: None)
 
 
+def journal_forgets_to_sync(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryDisk, "sync", lambda *_: None)
+
+
 PLANTED: tuple[Plant, ...] = (
     grant_without_eviction,
     two_holders,
@@ -267,6 +272,7 @@ PLANTED: tuple[Plant, ...] = (
     token_in_a_sentence,
     shutdown_leaves_callers_waiting,
     overdue_memory_unsaid,
+    journal_forgets_to_sync,
 )
 
 

@@ -19,7 +19,7 @@ from supervisor.core.replies import Action, Reply
 from supervisor.core.state import Settings
 from tests.simulation import faults, stacks
 from tests.simulation.clients import Callers
-from tests.simulation.disk import SimDisk
+from tests.simulation.disk import JournaledDisk, SimDisk
 from tests.simulation.engine import SimEngine
 from tests.simulation.gpu import GPU, GpuMemory
 from tests.simulation.incarnation import Box, Incarnation, Trouble
@@ -31,6 +31,8 @@ from tests.simulation.watcher import Noise
 ACTIVE_MS = 180_000
 HEAL_MS = 240_000
 TRACE = 40
+#: The share of histories that are written into the real journal, on a file system in memory.
+REAL_JOURNAL = 0.15
 
 
 class Outcome(Struct):
@@ -58,7 +60,7 @@ class World:
             rng=rng,
             engine=engine,
             gpu=GpuMemory(self.timeline, rng),
-            disk=SimDisk(),
+            disk=JournaledDisk() if rng.random() < REAL_JOURNAL else SimDisk(),
             settings=_settings(rng),
             noise=Noise(),
             trouble=Trouble(),
