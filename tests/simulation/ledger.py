@@ -245,6 +245,7 @@ class Ledger(Struct):
         self.ended[fact.id] = fact.reason
         if fact.resident:
             untouched = lease.warm and lease.phase == "making_room" and not lease.cold
-            require(lease.phase == "ready" or untouched, "a half-started target never becomes resident")
+            whole = lease.phase == "ready" or lease.adopted or untouched
+            require(whole, "a half-started target never becomes resident")
             require(lease.target is not None, "only a target can be resident")
             self.residents[lease.target or ""] = lease.project

@@ -272,6 +272,7 @@ class Rules:
             require(ours, "only the leased target and what it needs is started")
             require(not shown.one_off, "a one-off container is never started")
             require(state.observed.synced, "nothing is started while not in sync")
+            self._check_intruders()
             return
         require(shown.target is not None, "a container without a target is never stopped")
         if action.id in self.box.engine.containers:
@@ -282,6 +283,16 @@ class Rules:
             verdict = self.on_disk.may_run(shown.target or "", shown.project)
             require(verdict != "yes", "a stop leaves after the end of the right to run is on disk")
             require(shown.status in RUNNING, "only what runs is stopped")
+
+    def _check_intruders(self) -> None:
+        """Between "room verified" and "ready" nothing else may load: a start waits until what is known to is gone."""
+        assert self.life is not None
+        for container in self.box.engine.containers.values():
+            if container.target is None or not container.alive or self.box.settings.mode != "stop":
+                continue
+            known = self.life.watcher.inspected_ms.get(container.id, -1) > container.started_at_ms
+            intrudes = self.decided.may_run(container.target, container.shown.project) == "no"
+            require(not known or not intrudes or self.life.catching_up, "nothing is started beside what may not run")
 
     # ---- enforcement
 
