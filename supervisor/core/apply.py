@@ -86,6 +86,7 @@ def apply(state: State, fact: AnyFact) -> None:
         case TargetReady():
             _enter(state, fact.id, "ready", fact.at_ms)
         case LeaseRestarted():
+            durable.leases[fact.id] = replace(durable.leases[fact.id], restarted=True)
             _enter(state, fact.id, "making_room", fact.at_ms)
         case LeaseRetimed():
             lease = durable.leases[fact.id]

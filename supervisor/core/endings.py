@@ -103,6 +103,7 @@ def caller_gone(txn: Txn, request: CallerGone) -> None:
         lease = state.durable.leases[caller.id]
         # A claim that was never answered stays claimable for one window; a refreshed lease goes on as it was.
         if lease.answer_due:
+            state.observed.timers.drop(("ready", lease.id))
             start_ttl(txn, lease)
         else:
             start_window(txn, lease)

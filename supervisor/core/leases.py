@@ -228,7 +228,7 @@ def _stays(txn: Txn, lease: Lease) -> bool:
     if lease.target is None or not runs(txn.state, lease.target, lease.project):
         return False
     untouched = lease.warm and lease.phase == "making_room" and not lease.needs_cold_start
-    return lease.phase == "ready" or untouched
+    return lease.phase == "ready" or lease.adopted or untouched
 
 
 def end_ticket(txn: Txn, ticket: Ticket, reason: str, refusal: Refusal) -> None:

@@ -166,7 +166,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     ``fence`` grows with every grant, so a later holder always has a larger one.
     ``project`` is the Compose project that it was granted for. ``needs_cold_start`` means that what runs of
     the target must go first; ``warm`` that it was resident until the grant. ``adopted`` leases have no TTL and no
-    token: they live as long as their containers.
+    token: they live as long as their containers. ``restarted``: it was answered, went down, and its owner asked again.
     """
 
     id: str
@@ -184,6 +184,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     needs_cold_start: bool = False
     adopted: bool = False
     warm: bool = False
+    restarted: bool = False
 
     @property
     def target(self) -> str | None:
@@ -192,7 +193,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     @property
     def answer_due(self) -> bool:
         """Whether its caller's answer is, or was, due: a restart tells by this who was still on the line."""
-        if self.adopted or self.phase == "ready":
+        if self.adopted or self.restarted or self.phase == "ready":
             return True
         if self.terms.target is None:
             return self.phase != "making_room"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from supervisor.core.model import Container, Lease, Now
 from supervisor.core.replies import Action, KillContainer, StartContainer, StopContainer
 from supervisor.core.state import State
-from supervisor.core.targets import depends_on, helpers, members, right_to_run, satisfied
+from supervisor.core.targets import depends_on, helpers, nothing_intrudes, right_to_run, satisfied, team_of
 
 
 def plan(state: State, now: Now) -> list[Action]:
@@ -64,13 +64,12 @@ def _starts(state: State, now: Now, target: str) -> list[Action]:
     observed = state.observed
     if lease is None or lease.phase != "starting" or lease.adopted:
         return []
-    if not observed.synced or observed.stopping or observed.safe_mode:
+    if not observed.synced or observed.stopping or observed.safe_mode or not nothing_intrudes(state):
         return []
-    team = members(state, target)
-    wanted = [c for c in team if c.project == lease.project]
+    team = team_of(state, lease)
     return [
         StartContainer(container.id)
-        for container in [*wanted, *helpers(state, wanted)]
+        for container in [*team, *helpers(state, team)]
         if _may_start(state, now, lease, container) and satisfied(state, lease, container, team)
     ]
 

@@ -74,7 +74,7 @@ def place(state: State, declared_mib: int | None) -> Gpu | Refusal:
     for gpu in gpus:
         if declared_mib is None or gpu.total_mib is None or declared_mib <= gpu.total_mib:
             return gpu
-    largest = max(gpu.total_mib or 0 for gpu in gpus)
+    largest = max((gpu.total_mib or 0 for gpu in gpus), default=0)
     return Refusal(
         "insufficient_vram",
         f"{declared_mib} MiB are declared, and the largest GPU has {largest} MiB; lower gpu.vram-mib if it is too high",

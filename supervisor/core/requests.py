@@ -6,6 +6,7 @@ A request is answered here, or its caller is kept on the line and answered when 
 from __future__ import annotations
 
 import difflib
+import shlex
 
 from msgspec import to_builtins
 from msgspec.structs import replace
@@ -30,16 +31,19 @@ from supervisor.core.replies import Queued, Renewed
 from supervisor.core.state import Hold, State
 from supervisor.core.targets import members, spec_of
 from supervisor.core.txn import Txn
+from supervisor.core.values import shown
 
 # ---- acquire
 
 
 def acquire(txn: Txn, request: Acquire) -> None:
     state = txn.state
-    refusal = policy.standstill(state)
+    known = state.ids_by_scope.get(request.terms.scope or "")
+    lease = state.durable.leases.get(known or "")
+    refusal = policy.standstill(state) if lease is None else _closed_to(state, lease)
+    if refusal is None and known is not None:
+        return _take_over(txn, request)
     if refusal is None and request.terms.scope is not None:
-        if request.terms.scope in state.ids_by_scope:
-            return _take_over(txn, request)
         refusal = _ended_with_key(txn, request.terms)
     if refusal is None:
         refusal = not_leasable(state, request.terms.target)
@@ -55,6 +59,15 @@ def acquire(txn: Txn, request: Acquire) -> None:
     if request.wait_ms <= 0 and request.on_busy == "refuse":
         return txn.refuse(request.request_id, busy)
     return _enqueue(txn, request, terms)
+
+
+def _closed_to(state: State, lease: Lease) -> Refusal | None:
+    """Return why the caller of a lease that is there already cannot be answered; on a full disk it can.
+
+    Where nothing becomes ready any more, it could only be held.
+    """
+    over = state.observed.safe_mode or state.observed.stopping
+    return policy.standstill(state) if over and lease.phase != "ready" else None
 
 
 def _settled_terms(state: State, request: Acquire) -> Terms:
@@ -178,8 +191,8 @@ def create_command(state: State, target: str) -> str:
     known = state.durable.remembered.get(target)
     if known is None or not known.project:
         return "docker compose create"
-    files = "".join(f" -f {file}" for file in known.config_files.split(",") if file)
-    return f"docker compose -p {known.project}{files} create"
+    files = [word for file in known.config_files.split(",") if file for word in ("-f", shown(file, 500))]
+    return shlex.join(["docker", "compose", "-p", shown(known.project), *files, "create"])
 
 
 # ---- coming back with a token
@@ -195,8 +208,8 @@ def claim(txn: Txn, request: Claim) -> None:
         detail = f"this token belongs to {held.terms.target or 'a bare lease'}, not to {request.target}"
         return txn.refuse(request.request_id, Refusal("target_mismatch", detail))
     if isinstance(held, Lease):
-        closed = policy.standstill(state) if state.observed.safe_mode or state.observed.stopping else None
-        if closed is not None and held.phase != "ready":  # nothing becomes ready any more: it could only be held
+        closed = _closed_to(state, held)
+        if closed is not None:
             return txn.refuse(request.request_id, closed)
         return _refresh(txn, request, held) if request.refresh else _rejoin(txn, request, held)
     return _claim_ticket(txn, request, held)

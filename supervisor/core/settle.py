@@ -15,7 +15,16 @@ from supervisor.core.model import Lease
 from supervisor.core.requests import not_leasable
 from supervisor.core.sightings import merge_stale
 from supervisor.core.state import State
-from supervisor.core.targets import Standing, helpers, is_up, members, right_to_run, runs, standing
+from supervisor.core.targets import (
+    Standing,
+    helpers,
+    is_awaited,
+    is_up,
+    right_to_run,
+    runs,
+    standing,
+    team_of,
+)
 from supervisor.core.txn import Txn
 
 #: More rounds than any real history needs; reaching it means that two rules undo each other.
@@ -51,6 +60,9 @@ def judge(txn: Txn, target: str) -> None:
             judge_lease(txn, lease)
         _watch_resident(txn, target)
     judge_runs(txn, target)
+    for other in state.durable.leases.values():
+        if other.phase == "starting" and other.target is not None:
+            txn.out.touched.add(other.target)  # what its starts wait for may be gone
 
 
 def judge_lease(txn: Txn, lease: Lease) -> None:
@@ -62,7 +74,7 @@ def judge_lease(txn: Txn, lease: Lease) -> None:
     elif now.state == "ready":
         _become_ready(txn, lease)
     elif lease.adopted:
-        _watch_down(txn, lease, now, down=not runs(txn.state, lease.target or ""))
+        _watch_down(txn, lease, now, down=not runs(txn.state, lease.target or "", lease.project))
     elif now.state in {"failed", "unhealthy", "empty"}:
         reason, refusal = failure(txn, lease, now)
         end_lease(txn, lease, reason, refusal, logs_of=now.culprit)
@@ -82,10 +94,12 @@ def _become_ready(txn: Txn, lease: Lease) -> None:
 
 
 def _watch_ready(txn: Txn, lease: Lease, now: Standing) -> None:
-    """A leased target that was ready is not started again by us: it is down, for a while, and then its lease ends."""
-    team = members(txn.state, lease.target or "")
-    masters = [container for container in team if container.master]
-    _watch_down(txn, lease, now, down=not any(is_up(container) for container in masters))
+    """A leased target that was ready is not started again by us: it is down, for a while, and then its lease ends.
+
+    During a recreate it is up as long as the old container is: the new one exists before the old one stops.
+    """
+    up = [c for c in txn.state.containers_of(lease.target or "") if c.project == lease.project and is_up(c)]
+    _watch_down(txn, lease, now, down=not any(c.master and not c.one_off for c in up))
 
 
 def _watch_down(txn: Txn, lease: Lease, now: Standing, *, down: bool) -> None:
@@ -124,7 +138,7 @@ def ready_over(txn: Txn, lease: Lease) -> None:
         detail = f"no room could be made for {what} in {seconds} s: {_who_stays(txn.state, lease)}"
     else:
         detail = f"{what} was not ready in {seconds} s"
-    culprit = next((c.id for c in members(txn.state, lease.target or "") if c.master), None)
+    culprit = next((c.id for c in team_of(txn.state, lease) if c.master), None)
     refusal = Refusal("target_timeout", detail, {"target": lease.target})
     end_lease(txn, lease, "target_timeout", refusal, logs_of=culprit)
 
@@ -181,7 +195,7 @@ def _others_are_gone(state: State, lease: Lease) -> bool:
 def _verify_memory(txn: Txn, lease: Lease) -> None:
     """A stopped container is not freed VRAM: a reading of the GPU made after it stopped has the last word."""
     observed = txn.state.observed
-    warm = lease.target is not None and runs(txn.state, lease.target)
+    warm = lease.target is not None and runs(txn.state, lease.target, lease.project)
     key = ("vram", lease.id)
     read = observed.room_read or not policy.is_read(txn.state, lease)
     if not warm and not (read and policy.memory_is_free(txn.state, lease)):
@@ -203,11 +217,15 @@ def _verify_memory(txn: Txn, lease: Lease) -> None:
 
 
 def _count_as_launched(txn: Txn, lease: Lease) -> None:
-    """A warm target is not started over: what runs, and the one-shots that are done, stay as they are."""
-    team = members(txn.state, lease.target or "")
+    """A warm target is not started over: what runs, and the one-shots that are done, stay as they are.
+
+    A service that was stopped exits 0 as well: where readiness waits for its health it is started again.
+    """
+    team = team_of(txn.state, lease)
     launched = txn.state.observed.launched.setdefault(lease.id, {})
     for container in [*team, *helpers(txn.state, team)]:
-        if container.runs or (container.status == "exited" and container.exit_code == 0):
+        exited_0 = container.status == "exited" and container.exit_code == 0
+        if container.runs or (exited_0 and not is_awaited(container, team)):
             launched[container.id] = ""
 
 

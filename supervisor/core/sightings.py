@@ -15,7 +15,7 @@ from supervisor.core.model import Container, Lease
 from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
 from supervisor.core.state import Call, Retry, Run, Stale, State
-from supervisor.core.targets import Standing, helpers, members
+from supervisor.core.targets import Standing, helpers, team_of
 from supervisor.core.txn import Txn
 
 RETRY_FIRST_MS = 1_000
@@ -175,7 +175,7 @@ def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
     if not state.durable.first_sync_done and not observed.safe_mode:
         _settle_in(txn)
     if not was_synced:
-        _reopen_windows(txn)
+        reopen_windows(txn)
     known = [*observed.by_target, *state.durable.residents, *state.lease_by_target]
     for target in dict.fromkeys(known):
         txn.touch(target)
@@ -187,13 +187,14 @@ def _take_up(txn: Txn, lease: Lease) -> None:
     if lease.target is None:
         return
     launched = observed.launched.setdefault(lease.id, {})
-    team = members(txn.state, lease.target)
+    phase_wall_ms = lease.granted_wall_ms + lease.phase_at_ms - lease.granted_at_ms
+    team = team_of(txn.state, lease)
     for container in [*team, *helpers(txn.state, team)]:
         run = observed.runs.get(container.id)
         if run is not None and not lease.needs_cold_start:
             run.had_right = True
-        since_grant = container.started_wall_ms >= lease.granted_wall_ms
-        if lease.phase != "making_room" and (container.runs or since_grant or lease.phase == "ready"):
+        since_phase = container.started_wall_ms >= phase_wall_ms
+        if lease.phase != "making_room" and (container.runs or since_phase or lease.phase == "ready"):
             launched[container.id] = ""
 
 
@@ -207,8 +208,8 @@ def _settle_in(txn: Txn) -> None:
     txn.emit(FirstSync, residents=tuple(running))
 
 
-def _reopen_windows(txn: Txn) -> None:
-    """A window that was open while the engine could not be reached (or we were down) starts afresh."""
+def reopen_windows(txn: Txn) -> None:
+    """A window that was open while nobody could claim (no engine, a full disk, we were down) starts afresh."""
     state = txn.state
     until_ms = txn.now.at_ms + state.settings.claim_window_ms
     for ticket_id in list(state.windows):

@@ -39,7 +39,7 @@ from supervisor.core.model import Now
 from supervisor.core.policy import has_room, standstill
 from supervisor.core.requests import acquire, claim, renew
 from supervisor.core.settle import down_over, memory_overdue, ready_over, settle, window_over
-from supervisor.core.sightings import call_done, dispatched, hinted, lost, seen, snapshot
+from supervisor.core.sightings import call_done, dispatched, hinted, lost, reopen_windows, seen, snapshot
 from supervisor.core.state import State
 from supervisor.core.targets import right_to_run
 from supervisor.core.txn import Step, Txn
@@ -82,7 +82,7 @@ def step(state: State, now: Now, item: Input) -> Step:
         case VramRead():
             _read_vram(txn, item)
         case StorageFull():
-            state.observed.storage_full = item.full
+            _watch_storage(txn, item)
         case Started():
             _started(txn, item)
         case ShutDown():
@@ -128,6 +128,13 @@ def _shut_down(txn: Txn, shut_down: ShutDown) -> None:
     assert refusal is not None
     for id_ in list(state.observed.holds_of):
         refuse_all(txn, id_, refusal)
+
+
+def _watch_storage(txn: Txn, storage: StorageFull) -> None:
+    observed = txn.state.observed
+    was_full, observed.storage_full = observed.storage_full, storage.full
+    if was_full and not storage.full and observed.synced:
+        reopen_windows(txn)
 
 
 def _read_vram(txn: Txn, read: VramRead) -> None:

@@ -19,6 +19,11 @@ def members(state: State, target: str) -> list[Container]:
     return current(container for container in state.containers_of(target) if container.status not in LEAVING)
 
 
+def team_of(state: State, lease: Lease) -> list[Container]:
+    """Return the members that ``lease`` covers: those of the Compose project that it was granted for."""
+    return [container for container in members(state, lease.target or "") if container.project == lease.project]
+
+
 def spec_of(state: State, target: str) -> TargetSpec | None:
     """Return what the target's labels say together, or None if no container carries its name."""
     return state.observed.specs.get(target)
@@ -80,6 +85,14 @@ def room_is_being_made(state: State) -> bool:
     return any(lease.phase == "making_room" for lease in state.durable.leases.values())
 
 
+def nothing_intrudes(state: State) -> bool:
+    """Return whether nothing runs that may not: between "room verified" and "ready" nothing else may load.
+
+    Something may have loaded while the supervisor was down, or be on its way out.
+    """
+    return all(right_to_run(state, c).may_run for c in state.observed.containers.values() if c.runs)
+
+
 # ---- how far a leased target is
 
 
@@ -114,7 +127,7 @@ def standing(state: State, lease: Lease) -> Standing:
 
     Ready is: all containers started, or done if one-shot, and the master healthy.
     """
-    team = members(state, lease.target or "")
+    team = team_of(state, lease)
     if not team:
         return Standing("empty", "its containers were removed")
     if all(is_done(state, lease, container) for container in team):
@@ -141,17 +154,21 @@ def _trouble(state: State, lease: Lease, container: Container, team: list[Contai
     if container.status == "exited" and container.exit_code != 0 and has_run(state, lease, container):
         why = f": {container.error}" if container.error else ""
         return Standing("failed", f"{who} exited with code {container.exit_code}{why}", container.id)
-    awaited = container.master or any(
-        dependency.service == container.service and dependency.condition == "service_healthy"
-        for other in team
-        for dependency in other.depends_on
-    )
-    if awaited and container.status == "running" and container.health == "unhealthy":
+    if is_awaited(container, team) and container.status == "running" and container.health == "unhealthy":
         return Standing("unhealthy", f"{who} is unhealthy", container.id)
     return None
 
 
 # ---- dependencies
+
+
+def is_awaited(container: Container, team: list[Container]) -> bool:
+    """Return whether readiness waits for the container's health: it serves, and is no one-shot."""
+    return container.master or any(
+        dependency.service == container.service and dependency.condition == "service_healthy"
+        for other in team
+        for dependency in other.depends_on
+    )
 
 
 def of_service(state: State, project: str, service: str, team: list[Container]) -> list[Container]:
