@@ -188,8 +188,8 @@ def _remember_end(state: State, held: Ticket | Lease, fact: TicketEnded | LeaseE
     )
     if held.token_hash:
         durable.ended[held.token_hash] = ended
-    # Whoever was told a lease has had an answer, and a later failure is its end: a retry is no second lease.
-    answered = isinstance(held, Lease) and (held.answer_due or held.token_known)
+    # Whoever was told a lease or a ticket has had an answer, and a later failure is its end: a retry is no second one.
+    answered = held.token_known or (isinstance(held, Lease) and held.answer_due)
     if held.terms.scope and (answered or fact.reason not in REFUSALS):
         durable.ended_keys[held.terms.scope] = ended
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from supervisor.core.apply import replay
 from supervisor.core.facts import ContainerRefused, LeaseEnded, LeaseGranted, ResidencyEnded, TargetDown
-from supervisor.core.inputs import CallerGone, EngineLost, EngineSnapshot, Evict, ForceRelease, StorageFull, VramRead
+from supervisor.core.inputs import (
+    CallerGone,
+    EngineLost,
+    EngineSnapshot,
+    Evict,
+    ForceRelease,
+    Started,
+    StorageFull,
+    VramRead,
+)
 from supervisor.core.model import Container
-from supervisor.core.replies import Granted, KillContainer, StartContainer, StopContainer
+from supervisor.core.replies import Granted, KillContainer, Renewed, StartContainer, StopContainer
+from supervisor.kernel import Kernel
 from tests.core.box import Box, after, container, kinds
 
 A, B, C = container("a"), container("b"), container("c")
@@ -300,6 +311,129 @@ def test_in_mode_observe_a_container_of_the_leased_target_is_not_spared_while_ro
     box.start("a-main")
 
     assert box.take() == [KillContainer("a-main")]
+
+
+# ---- safe mode, hang-ups and restarts
+
+
+def in_safe_mode(box: Box) -> Box:
+    """Replay what ``box`` wrote, and say that the journal is damaged behind it."""
+    box.kernel = Kernel(replay(box.settings, None, [box.journal]))
+    box.actions.clear()
+    box.facts.clear()
+    box.feed(Started("boot", box.at_ms, "test", first=False, safe_mode="record 7 is damaged"))
+    box.snapshot()
+    return box
+
+
+def test_safe_mode_keeps_the_known_holders_and_grants_starts_and_writes_nothing():
+    box = Box(A, B, C)
+    held = box.lease("a", ttl_ms=60_000)
+    box.ask("c", on_busy="ticket")
+    in_safe_mode(box)
+    box.journal.clear()
+    box.advance(3_600)
+    assert (box.take(), list(box.state.durable.leases), len(box.state.queue)) == ([], [f"l{held}"], 1)
+    box.start("b-main")
+    assert box.take() == [KillContainer("b-main")]
+
+    assert box.code(box.ask("b", wait_ms=1_000)) == "journal_damaged"
+    assert box.release(held).refusal.code == "journal_damaged"
+    assert isinstance(box.renew(held), Renewed)
+    box.exit("a-main", 1)
+    box.advance(3_600)
+    assert list(box.state.durable.leases) == [f"l{held}"]
+    assert (StartContainer("a-main") in box.take(), box.journal) == (False, [])
+
+
+def test_a_claim_whose_caller_hangs_up_before_its_answer_stays_claimable_for_one_window():
+    box = Box(A, B)
+    held = box.lease("a")
+    polled = box.ask("b", on_busy="ticket")
+    box.release(held)
+    claim = box.claim(polled)
+    box.feed(CallerGone(claim))
+    box.advance(9)
+    assert box.state.lease_of("b") is not None
+    box.advance(1)
+
+    assert ends(box) == ["released", "expired"]
+
+
+def test_after_a_restart_a_lease_with_a_key_stays_claimable_for_one_window():
+    box = Box(A)
+    request = box.ask("a", scope="s", body="b")
+    box.restart()
+    box.snapshot()
+    box.advance(5)
+    again = box.ask("a", scope="s", body="b")
+    box.obey()
+
+    assert box.replies[again].lease.id == f"l{request}"
+
+
+def test_after_a_restart_an_unanswered_lease_with_a_key_that_nobody_fetches_ends_after_one_window():
+    box = Box(A)
+    box.ask("a", scope="s", body="b")
+    box.restart()
+    box.snapshot()
+    box.advance(10)
+
+    assert ends(box) == ["expired"]
+
+
+def test_after_a_restart_a_caller_that_was_answered_at_the_grant_keeps_its_starting_lease():
+    box = Box(A)
+    request = box.ask("a", wait_ready=False, ttl_ms=60_000)
+    box.restart()
+    box.snapshot()
+    assert box.obey() == [StartContainer("a-main")]
+    box.advance(50)
+
+    assert isinstance(box.renew(request), Renewed)
+    assert box.state.lease_of("a").phase == "ready"
+
+
+def test_after_a_reboot_a_resident_that_docker_starts_again_runs_on():
+    box = Box(A)
+    box.release(box.lease("a"))
+    box.exit("a-main", 137)
+    box.restart(down_s=300)
+    box.feed(EngineSnapshot((container("a", status="running", run="boot", health="starting", age_ms=5_000),)))
+
+    assert (box.take(), list(box.state.durable.residents)) == ([], ["a"])
+
+
+def test_a_ticket_that_was_handed_out_under_a_key_and_ended_is_not_made_anew():
+    box = Box(A, B)
+    held = box.lease("a")
+    polled = box.ask("b", on_busy="ticket", scope="s", body="b")
+    assert box.code(polled) == "Queued"
+    box.remove("b-main")
+    box.release(held)
+    box.add(container("b"))
+
+    assert box.code(box.ask("b", on_busy="ticket", scope="s", body="b")) == "lease_ended"
+
+
+def test_an_evicted_resident_that_starts_again_is_refused():
+    box = Box(A)
+    box.release(box.lease("a"))
+    box.feed(Evict(77, "a"))
+    box.obey()
+    box.start("a-main")
+
+    assert box.take() == [KillContainer("a-main")]
+
+
+def test_what_was_started_while_the_supervisor_was_down_is_stopped_with_its_own_grace():
+    box = Box(A, container("b", stop_grace_s=45))
+    box.lease("a")
+    box.engine["b-main"] = container("b", status="running", run="r", age_ms=60_000, stop_grace_s=45)
+    box.restart(down_s=120)
+    box.snapshot()
+
+    assert box.take() == [StopContainer("b-main", 45)]
 
 
 # ---- the rest
