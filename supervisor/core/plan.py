@@ -28,11 +28,9 @@ def _stops(state: State, now: Now, target: str) -> list[Action]:
         for container in state.containers_of(target)
         if container.runs and not right_to_run(state, container).may_run
     ]
-    return [
-        _end(state, container)
-        for container in doomed
-        if _may_call(state, now, container) and not _is_needed(state, container, doomed)
-    ]
+    free = [container for container in doomed if not _is_needed(state, container, doomed)]
+    # Labels are anybody's: where the dependencies go round in a circle, all of it stops at once.
+    return [_end(state, container) for container in free or doomed if _may_call(state, now, container)]
 
 
 def _is_needed(state: State, container: Container, doomed: list[Container]) -> bool:
@@ -67,10 +65,14 @@ def _starts(state: State, now: Now, target: str) -> list[Action]:
     if not observed.synced or observed.stopping or observed.safe_mode or not nothing_intrudes(state):
         return []
     team = team_of(state, lease)
+    # The old container of a recreate stops first: two of one place would meet on its ports and in its memory.
+    taken = {container.place for container in state.containers_of(target) if container.runs}
     return [
         StartContainer(container.id)
         for container in [*team, *helpers(state, team)]
-        if _may_start(state, now, lease, container) and satisfied(state, lease, container, team)
+        if container.place not in taken
+        and _may_start(state, now, lease, container)
+        and satisfied(state, lease, container, team)
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core.apply import replay
 from supervisor.core.facts import ContainerRefused, LeaseEnded, LeaseGranted, ResidencyEnded, TargetDown
@@ -225,6 +226,42 @@ def test_while_a_recreate_waits_for_the_old_container_to_stop_the_target_is_not_
     box.exit("a-main", 0)
     assert any(isinstance(fact, TargetDown) for fact in box.facts)
     assert ends(box) == []
+
+
+def test_during_a_recreate_the_new_container_is_not_started_beside_the_old_one():
+    box = Box(A)
+    request = box.ask("a")
+    box.start("a-main", health="starting")
+    box.done(box.take()[0])
+    box.add(container("a", id="new", name="abc_a-main-1", replaces="a-main", created_wall_ms=9))
+    assert box.take() == []
+    box.exit("a-main", 137)
+    assert box.obey() == [StartContainer("new")]
+
+    assert box.code(request) == "Granted"
+
+
+# ---- labels that went bad
+
+
+def test_nothing_that_is_resident_is_stopped_because_a_label_went_bad():
+    box = Box(A)
+    box.release(box.lease("a"))
+    box.add(container("a", "other", master=True, healthcheck=False))
+    box.exit("a-main", 0)
+    box.start("a-main")
+    assert box.take() == []
+
+    assert box.code(box.ask("a")) == "target_invalid"
+
+
+def test_dependencies_that_go_round_in_a_circle_save_nobody_from_being_stopped():
+    box = Box(container("a", depends_on=after("side")), container("a", "side", depends_on=after("main")))
+    for id_ in ("a-main", "a-side"):
+        box.engine[id_] = replace(box.engine[id_], status="running", run="r", age_ms=60_000)
+    box.snapshot()
+
+    assert {action.id for action in box.take()} == {"a-main", "a-side"}
 
 
 # ---- absent
