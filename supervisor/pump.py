@@ -139,16 +139,17 @@ class Pump:
         return max(0.0, min(due))
 
     def _turn(self) -> None:
-        """One batch: what was synced, what came in, what fell due; then let out what may leave."""
+        """One batch: what came in, what was synced, what fell due; then let out what may leave."""
         self._wake.clear()
         now = self._clock.now()
+        self._watch_storage(now)
+        # What came in first, so that the calls which a finished batch releases are planned from the newest sightings.
+        for _ in range(len(self._inbox)):
+            self.kernel.feed(now, self._inbox.popleft())
         for error in self._take_synced():
             if error is not None:
                 raise error
             self.kernel.batch_durable(now)
-        self._watch_storage(now)
-        for _ in range(len(self._inbox)):
-            self.kernel.feed(now, self._inbox.popleft())
         if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
             self.kernel.feed(now, Tick())
         self._read_gpus(now)
