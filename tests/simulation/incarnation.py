@@ -92,6 +92,7 @@ class Incarnation:
         self.troubled_until_ms: dict[str, int] = {}
         self.ended = self.stopped = self.catching_up = False
         self._inbox: deque[Input] = deque()
+        self._sync_waits: deque[tuple[bytes, int] | None] = deque()
         self._tick_at_ms: int | None = None
         self._reading = False
         self._facts_since_snapshot = 0
@@ -112,6 +113,8 @@ class Incarnation:
         self.stopped, self.catching_up = False, True
         while self._inbox and not self.ended:
             self._feed(self._inbox.popleft())
+        while self._sync_waits and not self.ended:
+            self._synced(self._sync_waits.popleft())
         self._tick_at_ms = None
         if not self.ended:
             self._feed(Tick())
@@ -178,6 +181,10 @@ class Incarnation:
         self.box.timeline.after(sync_ms, lambda: None if self.ended else self._synced(snapshot))
 
     def _synced(self, snapshot: tuple[bytes, int] | None) -> None:
+        if self.stopped:
+            # The disk's thread stands still as well; what it has to say comes behind what waits in the inbox.
+            self._sync_waits.append(snapshot)
+            return
         self._observer.synced(self.box.disk.sync())
         if snapshot is not None:
             self.box.disk.save_snapshot(*snapshot)
