@@ -57,6 +57,7 @@ class SimContainer(Struct, kw_only=True, eq=False):
     """``alive`` is the process itself; ``status`` is what the daemon knows, which may lag behind it.
 
     ``life`` counts what would make a planned event of the process void. ``waiting``: calls that wait for its death.
+    ``unkillable``: its process is in state D; ``pending_signal`` ends it when it comes out of it.
     ``dead_with``: the exit code of a process that ended while no daemon looked.
     """
 
@@ -71,6 +72,7 @@ class SimContainer(Struct, kw_only=True, eq=False):
     run: str = ""
     alive: bool = False
     unkillable: bool = False
+    pending_signal: int | None = None
     life: int = 0
     manually_stopped: bool = False
     ran_at_shutdown: bool = False

@@ -32,14 +32,15 @@ def go_on(engine: SimEngine) -> None:
     """SIGCONT: everything that waited happens now, also calls whose callers have given up."""
     engine.power = "up"
     backlog, engine.backlog = engine.backlog, []
-    for happen in backlog:
+    for happen, _ in backlog:
         happen()
 
 
 def go_down(engine: SimEngine, how: How) -> None:
     """End the daemon. ``terminated`` stops every container first, and the streams show it."""
-    if engine.power == "hung":
-        engine.backlog.clear()
+    backlog, engine.backlog = engine.backlog, []
+    for _, failed in backlog:
+        failed(ApiError(0, "the connection broke"))
     engine.incarnation += 1
     engine.power = "down" if how != "terminated" else "up"
     for container in engine.containers.values():

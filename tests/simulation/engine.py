@@ -50,7 +50,7 @@ class SimEngine:
         self.containers: dict[str, SimContainer] = {}
         self.ring: deque[Event] = deque(maxlen=RING)
         self.streams: list[Stream] = []
-        self.backlog: list[Callable[[], object]] = []
+        self.backlog: list[tuple[Callable[[], object], Done]] = []
         self.on_start: Callable[[SimContainer], object] = lambda _: None
         self.on_death: Callable[[SimContainer], object] = lambda _: None
         self.incarnation = 0
@@ -64,7 +64,7 @@ class SimEngine:
         if self.power == "up":
             take()
         elif self.power == "hung":
-            self.backlog.append(take)
+            self.backlog.append((take, failed))
         else:
             failed(ApiError(0, "connection refused"))
 
@@ -241,6 +241,7 @@ class SimEngine:
         timeline = self.timeline
         container.status, container.alive, container.error, container.exit_code = "running", True, "", 0
         container.life += 1
+        container.pending_signal = None
         container.started_at_ms, container.started_wall_ms = timeline.at_ms, timeline.wall_ms()
         container.run = f"{container.started_wall_ms}.{self._count()}"
         self._watch_health(container)
@@ -260,8 +261,16 @@ class SimEngine:
             self.end(container, container.recipe.behaviour.exit_code)
 
     def _obey(self, container: SimContainer, code: int) -> None:
-        if not container.unkillable:
+        if container.unkillable:
+            container.pending_signal = code
+        else:
             self.end(container, code)
+
+    def let_go(self, container: SimContainer) -> None:
+        """A process comes out of state D: the signal that it was sent meanwhile ends it."""
+        container.unkillable = False
+        if container.pending_signal is not None:
+            self.end(container, container.pending_signal)
 
     def _kill(self, container: SimContainer) -> None:
         life = container.life
@@ -279,7 +288,7 @@ class SimEngine:
         if self.power == "up":
             self.reap(container)
         elif self.power == "hung":
-            self.backlog.append(lambda: self.reap(container))
+            self.backlog.append((lambda: self.reap(container), lambda _: None))
 
     def reap(self, container: SimContainer) -> None:
         """The daemon takes notice of a process that is over, and decides whether it comes back."""

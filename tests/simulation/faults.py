@@ -33,7 +33,9 @@ def _repeat(world: World, script: Callable[[World], Script]) -> Script:
         yield world.rng.randint(0, 2 * mean_ms)
         if not world.calm:
             world.rules.unwell()
+            world.note("fault", script.__name__)
             yield from script(world)
+            world.note("over", script.__name__)
             world.rules.unwell()
 
 
@@ -53,7 +55,7 @@ def heal(world: World) -> None:
 def _mend_processes(world: World) -> Script:
     """Processes that would not die do, and what starts to hang later on is none of ours."""
     for container in list(world.box.engine.containers.values()):
-        container.unkillable = False
+        world.box.engine.let_go(container)
     yield 0
 
 
@@ -98,10 +100,12 @@ def stop_in_peace(world: World) -> Script:
     if life is None or life.stopped:
         return
     on_the_line = {id_ for id_, waiting in life.waiting.items() if not waiting.left}
+    pauses = life.pauses
     life.post(ShutDown("terminated"))
     yield 20 + world.box.trouble.sync_ms * 2
     if life is world.life:
-        world.rules.shut_down(on_the_line)
+        if life.pauses == pauses:
+            world.rules.shut_down(on_the_line)
         world.crash()
     yield world.rng.choice((100, 3_000))
     world.start()
@@ -120,11 +124,14 @@ def damaged(world: World) -> Script:
 
 def reboot(world: World) -> Script:
     """The power fails. Docker's own starts come before ours."""
+    engine = world.box.engine
     world.crash()
-    daemon.power_cut(world.box.engine)
+    daemon.power_cut(engine)
     world.timeline.reboot()
+    down = engine.incarnation
     yield world.rng.randint(1_000, 20_000)
-    daemon.come_back(world.box.engine, "killed")
+    if engine.incarnation == down:
+        daemon.come_back(engine, "killed")
     yield world.rng.randint(0, 3_000)
     world.start()
 
@@ -172,8 +179,10 @@ def restart_engine(world: World) -> Script:
         return
     how: daemon.How = world.rng.choice(("terminated", "killed", "live-restore"))
     daemon.go_down(engine, how)
+    down = engine.incarnation
     yield world.rng.choice((300, 2_000, 12_000))
-    daemon.come_back(engine, how)
+    if engine.incarnation == down:
+        daemon.come_back(engine, how)
 
 
 def cut(world: World) -> Script:
@@ -200,7 +209,7 @@ def stick(world: World) -> Script:
     stuck = world.rng.choice(alive)
     stuck.unkillable = True
     yield world.rng.choice((3_000, 20_000, 60_000))
-    stuck.unkillable = False
+    world.box.engine.let_go(stuck)
 
 
 SCRIPTS: tuple[Callable[[World], Script], ...] = (

@@ -91,6 +91,7 @@ class Incarnation:
         self.calls: dict[str, Action] = {}
         self.troubled_until_ms: dict[str, int] = {}
         self.ended = self.stopped = self.catching_up = False
+        self.pauses = 0
         self._inbox: deque[Input] = deque()
         self._sync_waits: deque[tuple[bytes, int] | None] = deque()
         self._tick_at_ms: int | None = None
@@ -108,6 +109,7 @@ class Incarnation:
     def stop(self) -> None:
         """SIGSTOP: inputs wait, timers do not fire."""
         self.stopped = True
+        self.pauses += 1
 
     def go_on(self) -> None:
         self.stopped, self.catching_up = False, True
