@@ -235,6 +235,14 @@ def overdue_memory_unsaid(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(step, "memory_overdue", lambda *_: None)
 
 
+def start_beside_an_intruder(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plan, "nothing_intrudes", lambda *_: True)
+
+
+def held_back_answer_lost(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kernel.Kernel, "_recall", lambda self, gone: gone)
+
+
 def journal_forgets_to_sync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryDisk, "sync", lambda *_: None)
 
@@ -272,6 +280,8 @@ PLANTED: tuple[Plant, ...] = (
     token_in_a_sentence,
     shutdown_leaves_callers_waiting,
     overdue_memory_unsaid,
+    start_beside_an_intruder,
+    held_back_answer_lost,
     journal_forgets_to_sync,
 )
 
