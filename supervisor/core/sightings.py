@@ -8,7 +8,15 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from supervisor.core.facts import FirstSync, ResidencyBegan, StopFailed, TargetRemembered, WindowOpened
-from supervisor.core.inputs import ActionDone, ContainerGone, ContainerSeen, EngineLost, EngineSnapshot, StartHinted
+from supervisor.core.inputs import (
+    ActionDone,
+    ContainerGone,
+    ContainerSeen,
+    EngineLost,
+    EngineSnapshot,
+    Outcome,
+    StartHinted,
+)
 from supervisor.core.labels import merge, services_of
 from supervisor.core.leases import end_lease, failure
 from supervisor.core.model import Container, Lease
@@ -22,6 +30,14 @@ RETRY_FIRST_MS = 1_000
 RETRY_MAX_MS = 10_000
 #: A stop that came back this often without effect is an alarm, whatever the engine said.
 STOPS_BEFORE_ALARM = 3
+#: What an engine that gave no words of its own left us with.
+UNSAID: dict[Outcome, str] = {
+    "done": "the engine says that it was stopped, and it still runs",
+    "gone": "the engine does not know it, and it still runs",
+    "refused": "the engine refused",
+    "failed": "the engine could not be reached",
+    "timeout": "the engine did not answer in time",
+}
 
 
 # ---- containers
@@ -290,7 +306,7 @@ def _back_off(txn: Txn, done: ActionDone, container: Container) -> None:
             container_id=container.id,
             container=container.name,
             target=container.target or "",
-            error=done.message or done.outcome,
+            error=done.message or UNSAID[done.outcome],
         )
 
 

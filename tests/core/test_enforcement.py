@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.facts import ContainerRefused, ContainerSpared, LeaseGranted, ResidencyBegan, ResidencyEnded
+from supervisor.core.facts import (
+    ContainerRefused,
+    ContainerSpared,
+    LeaseGranted,
+    ResidencyBegan,
+    ResidencyEnded,
+    StopFailed,
+)
 from supervisor.core.inputs import EngineLost, EngineSnapshot, StartHinted
 from supervisor.core.replies import KillContainer, StopContainer
 from tests.core.box import Box, after, container, kinds
@@ -168,6 +175,19 @@ def test_a_recreated_container_is_the_same_target_and_never_a_second_master():
 
     assert box.state.lease_of("a") is not None
     assert box.take() == []
+
+
+def test_a_container_that_outlives_stops_which_the_engine_calls_done_is_an_alarm_in_words():
+    box = Box(A)
+    box.release(box.lease("a"))
+    box.ask(None)
+    for _ in range(30):
+        for action in box.take():
+            box.done(action)
+        box.advance(1)
+
+    alarms = [fact.error for fact in box.facts if isinstance(fact, StopFailed)]
+    assert alarms == ["the engine says that it was stopped, and it still runs"]
 
 
 # ---- residents
