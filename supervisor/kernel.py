@@ -136,5 +136,5 @@ class Kernel:
         # the check and the act.
         for action in plan_target(self.state, now, target):
             if action.kind == "kill" or not kills_only:
-                dispatched(self.state, now.at_ms, target, action)
+                dispatched(self.state, target, action)
                 self.outbox.actions.append(action)

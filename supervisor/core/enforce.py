@@ -108,7 +108,7 @@ def _tally(txn: Txn, container: Container, fact: ContainerRefused | ContainerSpa
     place = "/".join(str(part) for part in (container.target, *container.place))
     tally = observed.tallies.get(place)
     if tally is None:
-        observed.tallies[place] = Tally(txn.now.at_ms)
+        observed.tallies[place] = Tally()
         observed.timers.set(("tally", place), txn.now.at_ms + TALLY_MS)
         txn.emit(type(fact), **_values(fact, 1))
     else:
@@ -122,7 +122,7 @@ def tally_over(txn: Txn, place: str) -> None:
     tally = observed.tallies.pop(place)
     if tally.count and isinstance(tally.last, ContainerRefused | ContainerSpared):
         txn.emit(type(tally.last), **_values(tally.last, tally.count))
-        observed.tallies[place] = Tally(txn.now.at_ms)
+        observed.tallies[place] = Tally()
         observed.timers.set(("tally", place), txn.now.at_ms + TALLY_MS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from supervisor.core import policy
 from supervisor.core.errors import Refusal
-from supervisor.core.facts import LeaseEnded, LeaseGranted, TicketEnded
+from supervisor.core.facts import LeaseEnded, LeaseGranted, TicketEnded, WindowOpened
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted
 from supervisor.core.state import Hold
@@ -236,6 +236,19 @@ def end_ticket(txn: Txn, ticket: Ticket, reason: str, refusal: Refusal) -> None:
     txn.emit(TicketEnded, id=ticket.id, reason=reason, owner=ticket.terms.owner, target=ticket.terms.target)
     txn.state.observed.timers.drop(("window", ticket.id))
     refuse_all(txn, ticket.id, refusal)
+
+
+def open_window(txn: Txn, ticket: Ticket) -> None:
+    """Open the claim window of a ticket whose caller is not on the line, or open it afresh."""
+    until_ms = time_window(txn, ticket.id)
+    txn.emit(WindowOpened, id=ticket.id, until_ms=until_ms, owner=ticket.terms.owner, target=ticket.terms.target)
+
+
+def time_window(txn: Txn, ticket_id: str) -> int:
+    """Let a claim window lapse one window from now, and return when."""
+    until_ms = txn.now.at_ms + txn.state.settings.claim_window_ms
+    txn.state.observed.timers.set(("window", ticket_id), until_ms)
+    return until_ms
 
 
 def failure(txn: Txn, lease: Lease, standing: Standing) -> tuple[str, Refusal]:

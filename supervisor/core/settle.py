@@ -9,8 +9,8 @@ from supervisor.core import policy
 from supervisor.core.endings import end_residency
 from supervisor.core.enforce import judge_runs
 from supervisor.core.errors import Refusal
-from supervisor.core.facts import RoomVerified, TargetDown, TargetReady, WindowOpened
-from supervisor.core.leases import answer, end_lease, end_ticket, failure, grant, on_the_line
+from supervisor.core.facts import RoomVerified, TargetDown, TargetReady
+from supervisor.core.leases import answer, end_lease, end_ticket, failure, grant, on_the_line, open_window, time_window
 from supervisor.core.model import Lease
 from supervisor.core.requests import not_leasable
 from supervisor.core.sightings import merge_stale
@@ -264,10 +264,7 @@ def advance_queue(txn: Txn) -> None:
                 terms=callers[-1].terms,
             )
         elif ticket.window_until_ms is None:
-            until_ms = txn.now.at_ms + state.settings.claim_window_ms
-            terms = ticket.terms
-            txn.emit(WindowOpened, id=ticket.id, until_ms=until_ms, owner=terms.owner, target=terms.target)
-            state.observed.timers.set(("window", ticket.id), until_ms)
+            open_window(txn, ticket)
             return
         else:
             return
@@ -281,7 +278,7 @@ def window_over(txn: Txn, ticket_id: str) -> None:
         return
     if policy.standstill(state) or policy.not_now(state):
         # Nobody could have claimed it now: it gets another window when it is over.
-        state.observed.timers.set(("window", ticket_id), txn.now.at_ms + state.settings.claim_window_ms)
+        time_window(txn, ticket_id)
         return
     detail = "its turn came and was not claimed in time; ask for a new ticket"
     end_ticket(txn, ticket, "ticket_expired", Refusal("ticket_expired", detail))

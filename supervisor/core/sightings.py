@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from supervisor.core.facts import FirstSync, ResidencyBegan, StopFailed, TargetRemembered, WindowOpened
+from supervisor.core.facts import FirstSync, ResidencyBegan, StopFailed, TargetRemembered
 from supervisor.core.inputs import (
     ActionDone,
     ContainerGone,
@@ -18,11 +18,11 @@ from supervisor.core.inputs import (
     StartHinted,
 )
 from supervisor.core.labels import merge, services_of
-from supervisor.core.leases import end_lease, failure
+from supervisor.core.leases import end_lease, failure, open_window, time_window
 from supervisor.core.model import Container, Lease
 from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
-from supervisor.core.state import Call, Retry, Run, Stale, State
+from supervisor.core.state import Retry, Run, Stale, State
 from supervisor.core.targets import Standing, helpers, team_of
 from supervisor.core.txn import Txn
 
@@ -113,8 +113,7 @@ def gone(txn: Txn, container_id: str) -> None:
     if not siblings:
         del observed.by_target[container.target]
     observed.runs.pop(container_id, None)
-    if observed.retries.pop(container_id, None) is not None:
-        observed.timers.drop(("retry", container_id))
+    _forget_retry(txn.state, container_id)
     _labels_changed(txn, container)
     txn.touch(container.target)
 
@@ -227,12 +226,11 @@ def _settle_in(txn: Txn) -> None:
 def reopen_windows(txn: Txn) -> None:
     """A window that was open while nobody could claim (no engine, a full disk, we were down) starts afresh."""
     state = txn.state
-    until_ms = txn.now.at_ms + state.settings.claim_window_ms
     for ticket_id in list(state.windows):
         if standstill(state) is None:
-            terms = state.durable.tickets[ticket_id].terms
-            txn.emit(WindowOpened, id=ticket_id, until_ms=until_ms, owner=terms.owner, target=terms.target)
-        state.observed.timers.set(("window", ticket_id), until_ms)
+            open_window(txn, state.durable.tickets[ticket_id])
+        else:
+            time_window(txn, ticket_id)
 
 
 def lost(txn: Txn, loss: EngineLost) -> None:
@@ -249,10 +247,10 @@ def lost(txn: Txn, loss: EngineLost) -> None:
 # ---- calls
 
 
-def dispatched(state: State, now_ms: int, target: str, action: Action) -> None:
+def dispatched(state: State, target: str, action: Action) -> None:
     """Note that a planned call is under way."""
     observed = state.observed
-    observed.calls[action.id] = Call(action.kind, now_ms)
+    observed.calls[action.id] = action.kind
     lease = state.lease_of(target)
     if action.kind == "start" and lease is not None:
         container = observed.containers.get(action.id) or observed.unlabelled[action.id]

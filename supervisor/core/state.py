@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from sortedcontainers import SortedKeyList, SortedList
 
 from supervisor.core.facts import AnyFact
+from supervisor.core.inputs import ActionKind
 from supervisor.core.labels import TargetSpec
 from supervisor.core.model import (
     Container,
@@ -90,13 +91,6 @@ class Run(Struct):
     hinted_after: str | None = None
 
 
-class Call(Struct, frozen=True):
-    """A call to the engine that is under way."""
-
-    kind: Literal["start", "stop", "kill"]
-    since_ms: int
-
-
 class Retry(Struct, frozen=True):
     """A call that changed nothing is not repeated before ``not_before_ms``."""
 
@@ -126,7 +120,6 @@ class Tally(Struct):
     ``last`` is the newest refusal that is not in a fact yet.
     """
 
-    last_fact_ms: int
     count: int = 0
     last: AnyFact | None = None
 
@@ -173,6 +166,7 @@ class Stale(Struct):
 class Observed(Struct):
     """What Docker, the GPUs and the callers on the line showed us; gone with the process.
 
+    ``calls``: what is under way with the engine, by container.
     ``unlabelled``: containers without a target whose service a labelled one depends on; started, never stopped.
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
     ``promised``: until when its callers were last told that a lease lives, at least.
@@ -186,7 +180,7 @@ class Observed(Struct):
     specs: dict[str, TargetSpec] = field(default_factory=dict)
     stale: Stale = field(default_factory=Stale)
     runs: dict[str, Run] = field(default_factory=dict)
-    calls: dict[str, Call] = field(default_factory=dict)
+    calls: dict[str, ActionKind] = field(default_factory=dict)
     retries: dict[str, Retry] = field(default_factory=dict)
     launched: dict[str, dict[str, str]] = field(default_factory=dict)
     expires: dict[str, int] = field(default_factory=dict)

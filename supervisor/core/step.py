@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from supervisor.core.apply import apply
 from supervisor.core.endings import caller_gone, end_residency, evict, force_release, release, wait_over
 from supervisor.core.enforce import tally_over
 from supervisor.core.errors import Refusal
@@ -39,12 +38,12 @@ from supervisor.core.model import Now
 from supervisor.core.policy import has_room, standstill
 from supervisor.core.requests import acquire, claim, renew
 from supervisor.core.settle import down_over, memory_overdue, ready_over, settle, window_over
-from supervisor.core.sightings import call_done, dispatched, hinted, lost, reopen_windows, seen, snapshot
+from supervisor.core.sightings import call_done, hinted, lost, reopen_windows, seen, snapshot
 from supervisor.core.state import State
 from supervisor.core.targets import right_to_run
 from supervisor.core.txn import Step, Txn
 
-__all__ = ["Step", "apply", "dispatched", "step"]
+__all__ = ["Step", "step"]
 
 
 def step(state: State, now: Now, item: Input) -> Step:

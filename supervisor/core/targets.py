@@ -136,10 +136,7 @@ def standing(state: State, lease: Lease) -> Standing:
         trouble = _trouble(state, lease, container, team)
         if trouble is not None:
             return trouble
-    spec = spec_of(state, lease.target or "")
-    master = next((container for container in team if spec is not None and container.id == spec.master), None)
-    if master is None:
-        master = next((container for container in team if container.master), None)
+    master = next((container for container in team if container.master), None)
     if master is None or (has_run(state, lease, master) and not is_up(master)):
         who = f"container {master.name}" if master is not None else "the master"
         return Standing("down", f"{who} does not run", master.id if master is not None else None)
