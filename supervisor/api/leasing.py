@@ -15,6 +15,7 @@ from supervisor.api.schemas import ClaimBody, EmptyBody, LeaseBody
 from supervisor.api.shapes import LeaseAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
 from supervisor.api.times import rfc3339
 from supervisor.api.tokens import digest, key_scope
+from supervisor.api.views.forecast import forecast_view
 from supervisor.api.views.leases import held
 from supervisor.core.inputs import Acquire, Claim, Release, Renew
 from supervisor.core.model import Terms
@@ -22,6 +23,7 @@ from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed
 from supervisor.core.requests import unknown_lease
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
+DEFAULTS = LeaseBody()
 
 
 # ---- ask
@@ -32,6 +34,8 @@ async def lease(api: Context, call: Call) -> Answer:
     body = await call.body(LeaseBody)
     target = _target(body)
     key = _idempotency_key(call)
+    if body.dry_run:
+        return await _dry_run(api, body, target)
     id_ = api.mint.new_id()
     fresh = api.mint.new_token() if key is None else None
 
@@ -42,13 +46,8 @@ async def lease(api: Context, call: Call) -> Answer:
         request_id=api.desk.next_request_id(),
         id=id_,
         token_hash=digest(token_of(id_)),
-        terms=Terms(
-            target=target,
-            owner=printable("owner", body.owner),
-            priority=body.priority or 0,
-            ttl_ms=body.ttl_seconds * 1000,
-            wait_ready=body.wait_ready,
-            ready_timeout_ms=body.ready_timeout_seconds * 1000,
+        terms=msgspec.structs.replace(
+            _terms(body, target),
             scope=key_scope(call.caller, key) if key is not None else None,
             body=_fingerprint(body, target) if key is not None else None,
         ),
@@ -71,6 +70,23 @@ async def lease(api: Context, call: Call) -> Answer:
             raise AssertionError(f"no answer to an acquire: {other}")
 
 
+async def _dry_run(api: Context, body: LeaseBody, target: str | None) -> Answer:
+    terms = _terms(body, target)
+    given = body.priority is not None
+    return answer(await api.desk.read(lambda state, now: forecast_view(state, now, terms, priority_given=given)))
+
+
+def _terms(body: LeaseBody, target: str | None) -> Terms:
+    return Terms(
+        target=target,
+        owner=printable("owner", body.owner),
+        priority=body.priority or 0,
+        ttl_ms=body.ttl_seconds * 1000,
+        wait_ready=body.wait_ready,
+        ready_timeout_ms=body.ready_timeout_seconds * 1000,
+    )
+
+
 def _target(body: LeaseBody) -> str | None:
     if body.target is not None and body.consumer is not None and body.target != body.consumer:
         raise refuse("bad_request", "target and consumer are two names for one thing: give one", field="consumer")
@@ -88,7 +104,10 @@ def _idempotency_key(call: Call) -> str | None:
 
 def _fingerprint(body: LeaseBody, target: str | None) -> str:
     """Return a digest of what was asked for, however it was spelled: order, blanks and defaults don't count."""
-    return digest(msgspec.json.encode(msgspec.structs.replace(body, target=target, consumer=None)).decode())
+    asked = msgspec.structs.replace(body, target=target, consumer=None)
+    # Without what was left out, so that a field that a later version adds does not tell a retry from its first try.
+    said = {name: value for name, value in msgspec.structs.asdict(asked).items() if value != getattr(DEFAULTS, name)}
+    return digest(msgspec.json.encode(said).decode())
 
 
 def _secret_changed() -> Exception:

@@ -43,7 +43,10 @@ class ReleaseBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class LeaseBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /v1/lease``. ``consumer`` is another name for ``target``; with neither it is a bare lease."""
+    """``POST /v1/lease``. ``consumer`` is another name for ``target``; with neither it is a bare lease.
+
+    ``dry_run``: nothing is asked for; the answer says what would happen.
+    """
 
     target: Name | None = None
     consumer: Name | None = None
@@ -54,6 +57,7 @@ class LeaseBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     wait_ready: bool = True
     ready_timeout_seconds: Count = 900
     queue: bool = False
+    dry_run: bool = False
 
 
 class ClaimBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):

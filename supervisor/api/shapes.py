@@ -179,6 +179,33 @@ class TicketAnswer(TicketView, frozen=True, kw_only=True):
     token: str
 
 
+class ForecastAnswer(Struct, frozen=True, kw_only=True):
+    """``POST /v1/lease`` as a dry run: what would happen now. Nothing is promised, and nothing has changed.
+
+    ``would``: grant at once, wait in the queue (with ``wait_seconds`` 0 and no ``queue``: be refused with ``code``), or
+    refuse whatever happens. ``evicts``: the residents that would be stopped. ``start``: whether the target runs already
+    (warm) or is started (cold); null for a bare lease. ``until``: how long whoever has the GPU keeps it at most, unless
+    renewed. ``vram_mib`` null: the whole GPU.
+    """
+
+    would: Literal["grant", "wait", "refuse"]
+    why: str
+    code: str | None
+    retryable: bool
+    target: str | None
+    consumer: str | None
+    owner: str
+    priority: int
+    gpus: tuple[str, ...]
+    vram_mib: int | None
+    evicts: tuple[str, ...]
+    start: Literal["warm", "cold"] | None
+    position: int | None
+    ahead: tuple[Ahead, ...]
+    until: str | None
+    problems: tuple[Problem, ...]
+
+
 class LeaseView(Struct, frozen=True, kw_only=True):
     """``why`` says what a lease that is not ready waits for."""
 

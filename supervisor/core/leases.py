@@ -7,7 +7,7 @@ from supervisor.core.errors import Refusal
 from supervisor.core.facts import LeaseEnded, LeaseGranted, TicketEnded, WindowOpened
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted
-from supervisor.core.state import Hold
+from supervisor.core.state import Hold, State
 from supervisor.core.targets import Standing, members, runs, spec_of
 from supervisor.core.txn import Txn
 
@@ -72,7 +72,7 @@ def grant(txn: Txn, *, id_: str, token_hash: str, token_known: bool, terms: Term
         project=spec.project if spec is not None else "",
         gpus=(gpu.uuid,),
         vram_mib=policy.needs_mib(declared, gpu),
-        needs_cold_start=not adopted and terms.target is not None and _needs_cold_start(txn, terms.target),
+        needs_cold_start=not adopted and terms.target is not None and needs_cold_start(state, terms.target),
         adopted=adopted,
         warm=resident is not None,
     )
@@ -99,13 +99,12 @@ def bound_wait(txn: Txn, lease: Lease, terms: Terms) -> None:
         timers.set(key, txn.now.at_ms + terms.ready_timeout_ms)
 
 
-def _needs_cold_start(txn: Txn, target: str) -> bool:
+def needs_cold_start(state: State, target: str) -> bool:
     """Return whether what runs of the target must go before it is started.
 
     Resident and sound: it stays warm. Resident with an unhealthy master, or running without any right (its stop is
     on its way): it is stopped first and started cold.
     """
-    state = txn.state
     if target in state.durable.residents:
         return any(container.master and container.health == "unhealthy" for container in members(state, target))
     return runs(state, target)

@@ -82,9 +82,9 @@ def place(state: State, declared_mib: int | None) -> Gpu | Refusal:
     )
 
 
-def in_the_way(state: State, lease: Lease) -> list[Resident]:
-    """Return the residents that ``lease`` evicts: until sharing exists every other one, whatever its size."""
-    return [resident for resident in state.durable.residents.values() if resident.target != lease.target]
+def in_the_way(state: State, target: str | None) -> list[Resident]:
+    """Return the residents that a lease for ``target`` evicts: until sharing exists every other one, of any size."""
+    return [resident for resident in state.durable.residents.values() if resident.target != target]
 
 
 def memory_is_free(state: State, lease: Lease) -> bool:

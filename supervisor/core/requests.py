@@ -46,11 +46,11 @@ def acquire(txn: Txn, request: Acquire) -> None:
     if refusal is None and request.terms.scope is not None:
         refusal = _ended_with_key(txn, request.terms)
     if refusal is None:
-        refusal = not_leasable(state, request.terms.target)
+        refusal = never(state, request.terms.target)
     if refusal is not None:
         return txn.refuse(request.request_id, refusal)
-    terms = _settled_terms(state, request)
-    busy = policy.not_now(state) or why_busy(state)
+    terms = settled_terms(state, request.terms, priority_given=request.priority_given)
+    busy = not_yet(state)
     if busy is None:
         caller = Hold(request.request_id, request.id, owns=True, on_busy=request.on_busy, terms=terms)
         hold(txn, caller)
@@ -70,11 +70,20 @@ def _closed_to(state: State, lease: Lease) -> Refusal | None:
     return policy.standstill(state) if over and lease.phase != "ready" else None
 
 
-def _settled_terms(state: State, request: Acquire) -> Terms:
-    """Fill in what the request left open: the target's own priority, and a TTL within the configured bounds."""
-    terms = request.terms
+def never(state: State, target: str | None) -> Refusal | None:
+    """Return why a fresh request is refused whether or not it would wait; None if it is not."""
+    return policy.standstill(state) or not_leasable(state, target)
+
+
+def not_yet(state: State) -> Refusal | None:
+    """Return why a fresh request that may be granted has to wait; None if it is granted at once."""
+    return policy.not_now(state) or why_busy(state)
+
+
+def settled_terms(state: State, terms: Terms, *, priority_given: bool) -> Terms:
+    """Fill in what a request left open: the target's own priority, and a TTL within the configured bounds."""
     spec = spec_of(state, terms.target) if terms.target is not None else None
-    priority = terms.priority if request.priority_given or spec is None else spec.priority
+    priority = terms.priority if priority_given or spec is None else spec.priority
     return replace(terms, priority=priority, ttl_ms=clamp_ttl(state, terms.ttl_ms))
 
 
@@ -84,9 +93,9 @@ def clamp_ttl(state: State, ttl_ms: int) -> int:
 
 def _enqueue(txn: Txn, request: Acquire, terms: Terms) -> None:
     state = txn.state
-    if len(state.queue) >= state.settings.queue_max:
-        detail = f"{len(state.queue)} tickets wait already, which is the configured limit"
-        return txn.refuse(request.request_id, Refusal("queue_full", detail))
+    full = queue_full(state)
+    if full is not None:
+        return txn.refuse(request.request_id, full)
     waits = request.wait_ms > 0
     txn.emit(TicketQueued, id=request.id, token_hash=request.token_hash, token_known=not waits, terms=terms)
     if waits:
@@ -94,6 +103,12 @@ def _enqueue(txn: Txn, request: Acquire, terms: Terms) -> None:
         return hold(txn, caller, txn.now.at_ms + request.wait_ms)
     remember_handed(txn, request.request_id, request.id)
     return txn.reply(Queued(request.request_id, request.id, state.position(state.durable.tickets[request.id])))
+
+
+def queue_full(state: State) -> Refusal | None:
+    if len(state.queue) < state.settings.queue_max:
+        return None
+    return Refusal("queue_full", f"{len(state.queue)} tickets wait already, which is the configured limit")
 
 
 def _ended_with_key(txn: Txn, terms: Terms) -> Refusal | None:

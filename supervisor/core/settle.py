@@ -170,7 +170,7 @@ def make_room(txn: Txn) -> None:
     for lease in list(state.durable.leases.values()):
         if lease.phase != "making_room" or not state.observed.synced:
             continue
-        for resident in policy.in_the_way(state, lease):
+        for resident in policy.in_the_way(state, lease.target):
             end_residency(txn, resident.target, "evicted", lease)
         for container_id, run in state.observed.runs.items():
             if run.spared:

@@ -227,14 +227,16 @@ class State:
         for lease in self.durable.leases.values():
             self.index_lease(lease)
 
-    def rank(self, ticket: Ticket) -> tuple[float, int]:
+    def rank(self, ticket: Ticket) -> tuple[float, float]:
         """Sort key, the head first. Linear aging keeps the order of two tickets for ever, so it never changes:
 
         ``priority + rate * waited`` of two tickets differs by ``priority - rate * queued_at``, a constant each. Times
         60,000, so that whole rates give whole numbers, and equal ranks are equal.
         """
-        late = self.settings.aging_per_minute * ticket.queued_at_ms
-        return (late - 60_000 * ticket.terms.priority, ticket.order)
+        return self._rank(ticket.terms.priority, ticket.queued_at_ms, ticket.order)
+
+    def _rank(self, priority: int, queued_at_ms: int, order: float) -> tuple[float, float]:
+        return (self.settings.aging_per_minute * queued_at_ms - 60_000 * priority, order)
 
     def index_ticket(self, ticket: Ticket) -> None:
         self.queue.add(ticket)
@@ -268,6 +270,10 @@ class State:
 
     def containers_of(self, target: str) -> list[Container]:
         return [self.observed.containers[id_] for id_ in self.observed.by_target.get(target, ())]
+
+    def position_of_next(self, priority: int, at_ms: int) -> int:
+        """Place that a ticket of ``priority`` would get if it was queued at ``at_ms``; O(log n)."""
+        return int(self.queue.bisect_key_left(self._rank(priority, at_ms, float("inf"))))
 
     def position(self, ticket: Ticket) -> int:
         """Place in the queue, 0 is the head; O(log n)."""

@@ -56,6 +56,47 @@ def test_a_bare_lease_and_a_consumer_are_leases_too():
     run(story())
 
 
+def test_a_dry_run_says_what_would_happen_and_changes_nothing():
+    async def story() -> None:
+        async with house(container("a", vram_mib=8_192), container("b")) as it:
+            free = await it.post("/v1/lease", {"target": "a", "owner": "ann", "dry_run": True})
+            assert free.status_code == 200
+            body = free.json()
+            assert (body["would"], body["why"], body["code"]) == ("grant", "the GPU is free; a would be started", None)
+            assert (body["start"], body["vram_mib"], body["gpus"], body["evicts"]) == ("cold", 8_192, ["SIM-0"], [])
+            assert (body["position"], body["ahead"], body["until"]) == (None, [], None)
+            assert not any(isinstance(fact, LeaseGranted) for fact in it.box.disk.facts)
+
+            held = (await it.lease("b", owner="bob")).json()
+            busy = (await it.post("/v1/lease", {"target": "a", "dry_run": True, "wait_seconds": 600})).json()
+            assert (busy["would"], busy["code"], busy["retryable"], busy["position"]) == ("wait", "gpu_busy", True, 0)
+            assert [(ahead["id"], ahead["owner"]) for ahead in busy["ahead"]] == [(held["id"], "bob")]
+            assert "place 1 in the queue" in busy["why"]
+            assert seconds_from_now(busy["until"]) > 200
+            assert (await it.get("/v1/status")).json()["queue"] == []
+
+            await it.client.delete(f"/v1/lease/{held['token']}")
+            swap = (await it.post("/v1/lease", {"target": "a", "dry_run": True})).json()
+            assert (swap["would"], swap["evicts"]) == ("grant", ["b"])
+            assert swap["why"] == "the GPU is free; a would be started, and b stopped for it"
+
+            never = (await it.post("/v1/lease", {"target": "c", "dry_run": True})).json()
+            assert (never["would"], never["code"], never["retryable"]) == ("refuse", "target_unknown", False)
+
+    run(story())
+
+
+def test_a_dry_run_uses_up_no_key():
+    async def story() -> None:
+        async with house() as it:
+            key = {"Idempotency-Key": "job-1"}
+            dry = await it.client.post("/v1/lease", json={"target": "a", "dry_run": True}, headers=key)
+            real = await it.client.post("/v1/lease", json={"target": "a", "ttl_seconds": 60}, headers=key)
+            assert (dry.status_code, real.status_code) == (200, 201)
+
+    run(story())
+
+
 @pytest.mark.parametrize(("asked", "given"), [(0, 10), (1, 10), (300, 300), (2**31 - 1, 3_600)])
 def test_a_ttl_is_clamped_and_the_answer_says_to_what(asked, given):
     async def story() -> None:

@@ -8,7 +8,16 @@ from __future__ import annotations
 from msgspec import Struct
 
 from supervisor.core.apply import apply, freeze
-from supervisor.core.facts import AnyFact, LeaseEnded, RoomVerified, TicketEnded
+from supervisor.core.facts import (
+    AnyFact,
+    LeaseEnded,
+    LeaseGranted,
+    ResidencyEnded,
+    RoomVerified,
+    TicketEnded,
+    TicketQueued,
+)
+from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.inputs import Acquire, CallerGone, Input, Release, Renew, Tick
 from supervisor.core.model import RUNNING, Now
 from supervisor.core.plan import plan
@@ -55,6 +64,7 @@ class Rules:
         self.deadlines: dict[int, int] = {}
         self.doomed: dict[tuple[str, str], Doomed] = {}
         self.unwell_ms = self.blind_ms = self.waits_since_ms = 0
+        self.foreseen: tuple[Acquire, Forecast] | None = None
         self.lives_ms: list[int] = []
         self.restarts = 0
         self.steps = 0
@@ -104,11 +114,17 @@ class Rules:
             self.asked[item.request_id] = item
             if isinstance(item, Acquire) and item.wait_ms:
                 self.deadlines[item.request_id] = self.at_ms + item.wait_ms
+        self.foreseen = None
+        if isinstance(item, Acquire) and item.terms.scope is None:
+            seen = forecast(self.life.kernel.state, now, item.terms, priority_given=item.priority_given)
+            self.foreseen = (item, seen)
 
     def decide(self, facts: list[AnyFact]) -> None:
         """Look at what a step decided, before anything of it leaves."""
         assert self.life is not None
         observed = self.life.kernel.state.observed
+        if self.foreseen is not None:
+            self._came_as_foreseen(*self.foreseen, facts)
         circumstances = Circumstances(
             synced=observed.synced,
             storage_full=observed.storage_full,
@@ -209,6 +225,28 @@ class Rules:
         for fact in facts:
             apply(self.shadow, fact)
             self.on_disk.take(fact, Circumstances())
+
+    def _came_as_foreseen(self, asked: Acquire, seen: Forecast, facts: list[AnyFact]) -> None:
+        """A dry run says what the very next request gets."""
+        assert self.life is not None
+        state = self.life.kernel.state
+        grants = [fact for fact in facts if isinstance(fact, LeaseGranted) and fact.id == asked.id]
+        queued = any(isinstance(fact, TicketQueued) and fact.id == asked.id for fact in facts)
+        require(bool(grants) == (seen.would == "grant"), "who is told so by a dry run is granted at once, nobody else")
+        may_queue = asked.wait_ms > 0 or asked.on_busy == "ticket"
+        require(queued == (seen.would == "wait" and may_queue), "who is told so by a dry run is queued, nobody else")
+        if queued:
+            place = state.position(state.durable.tickets[asked.id])
+            require(place == seen.position, "a dry run tells the place in the queue")
+        for grant in grants:
+            evicted = sorted(f.target for f in facts if isinstance(f, ResidencyEnded) and f.reason == "evicted")
+            told = (seen.gpus, seen.vram_mib, list(seen.evicts))
+            require(
+                told == (grant.gpus, grant.vram_mib, evicted), "a dry run tells the GPU, the size and the evictions"
+            )
+            runs = any(c.runs and c.project == grant.project for c in state.containers_of(asked.terms.target or ""))
+            warm = grant.warm and runs and not grant.needs_cold_start
+            require((seen.start == "warm") == warm, "a dry run tells whether a target runs already")
 
     def replying(self, now: Now, reply: Reply) -> None:
         id_ = reply.request_id

@@ -119,13 +119,14 @@ def ticket_view(state: State, now: Now, ticket: Ticket) -> TicketView:
         ttl_seconds=ticket.terms.ttl_ms // 1000,
         queued_at=rfc3339(ticket.queued_wall_ms),
         position=position,
-        ahead=_ahead(state, position),
+        ahead=ahead_of(state, position),
         why=why_waiting(ticket, position, why_closed(state)),
         until=at(now, waits_until(state, ticket)),
     )
 
 
-def _ahead(state: State, position: int) -> tuple[Ahead, ...]:
+def ahead_of(state: State, position: int) -> tuple[Ahead, ...]:
+    """Return who has the GPU, and the first of those who are in the queue before ``position``."""
     lease = policy.holder(state)
     first = (
         [Ahead(lease.id, lease.target, lease.terms.owner, lease.terms.priority, lease_state(state, lease))]
@@ -153,6 +154,11 @@ def waits_until(state: State, ticket: Ticket) -> int | None:
     """Return the moment (supervisor time) at which something changes for a ticket at the latest, if one is known."""
     if ticket.window_until_ms is not None:
         return state.observed.timers.at.get(("window", ticket.id), ticket.window_until_ms)
+    return gpu_held_until(state)
+
+
+def gpu_held_until(state: State) -> int | None:
+    """Return until when the GPU is held unless its lease is renewed, in supervisor time; None if nobody can say."""
     lease = policy.holder(state)
     return state.observed.expires.get(lease.id) if lease is not None else None
 
@@ -160,8 +166,7 @@ def waits_until(state: State, ticket: Ticket) -> int | None:
 def queue_entries(state: State, now: Now) -> tuple[QueueEntry, ...]:
     """Return the whole queue in order, in one pass: thousands may wait."""
     closed = why_closed(state)
-    lease = policy.holder(state)
-    holder_until = at(now, state.observed.expires.get(lease.id)) if lease is not None else None
+    holder_until = at(now, gpu_held_until(state))
     return tuple(
         QueueEntry(
             id=ticket.id,

@@ -1,0 +1,44 @@
+"""A dry run as its caller sees it."""
+
+from __future__ import annotations
+
+from supervisor.api.shapes import ForecastAnswer
+from supervisor.api.views.leases import ahead_of, at, gpu_held_until
+from supervisor.core.forecast import Forecast, forecast
+from supervisor.core.model import Now, Terms
+from supervisor.core.state import State
+from supervisor.core.targets import spec_of
+
+
+def forecast_view(state: State, now: Now, terms: Terms, *, priority_given: bool) -> ForecastAnswer:
+    seen = forecast(state, now, terms, priority_given=priority_given)
+    spec = spec_of(state, terms.target) if terms.target is not None else None
+    waits = seen.would == "wait"
+    return ForecastAnswer(
+        would=seen.would,
+        why=_why(seen),
+        code=seen.refusal.code if seen.refusal is not None else None,
+        retryable=seen.refusal is not None and seen.refusal.retryable,
+        target=terms.target,
+        consumer=terms.target,
+        owner=terms.owner,
+        priority=seen.terms.priority,
+        gpus=seen.gpus,
+        vram_mib=seen.vram_mib,
+        evicts=seen.evicts,
+        start=seen.start,
+        position=seen.position,
+        ahead=ahead_of(state, seen.position) if seen.position is not None else (),
+        until=at(now, gpu_held_until(state)) if waits else None,
+        problems=spec.problems if spec is not None else (),
+    )
+
+
+def _why(seen: Forecast) -> str:
+    if seen.refusal is not None and seen.position is not None:
+        return f"{seen.refusal.detail}; it would get place {seen.position + 1} in the queue"
+    if seen.refusal is not None:
+        return seen.refusal.detail
+    what = {"warm": f"{seen.terms.target} runs already", "cold": f"{seen.terms.target} would be started"}
+    start = what[seen.start] if seen.start is not None else "the GPU would be yours"
+    return f"the GPU is free; {start}" + (f", and {', '.join(seen.evicts)} stopped for it" if seen.evicts else "")

@@ -1,0 +1,67 @@
+"""What a request for a lease would be answered if it came now: the dry run. It changes nothing and promises nothing.
+
+It asks the very functions that decide a real request (``requests``), so the two cannot come apart.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from supervisor.core import policy
+from supervisor.core.errors import Refusal
+from supervisor.core.leases import needs_cold_start
+from supervisor.core.model import Now, Terms
+from supervisor.core.requests import never, not_yet, queue_full, settled_terms
+from supervisor.core.state import State
+from supervisor.core.targets import runs, spec_of
+
+
+class Forecast(Struct, frozen=True, kw_only=True):
+    """``would``: grant it at once, let it wait in the queue, or refuse it whether or not it would wait.
+
+    ``refusal``: why it would wait or be refused. ``evicts``: residents that would be stopped for it. ``start``: what
+    would happen to the target: it runs already (warm), or is started (cold). ``position``: its place in the queue.
+    """
+
+    would: Literal["grant", "wait", "refuse"]
+    terms: Terms
+    refusal: Refusal | None = None
+    gpus: tuple[str, ...] = ()
+    vram_mib: int | None = None
+    evicts: tuple[str, ...] = ()
+    start: Literal["warm", "cold"] | None = None
+    position: int | None = None
+
+
+def forecast(state: State, now: Now, terms: Terms, *, priority_given: bool) -> Forecast:
+    """Return what a fresh request with ``terms`` would be answered."""
+    refusal = never(state, terms.target)
+    if refusal is not None:
+        return Forecast(would="refuse", terms=terms, refusal=refusal)
+    terms = settled_terms(state, terms, priority_given=priority_given)
+    busy = not_yet(state)
+    full = queue_full(state) if busy is not None else None
+    if full is not None:
+        return Forecast(would="refuse", terms=terms, refusal=full)
+    spec = spec_of(state, terms.target) if terms.target is not None else None
+    declared = spec.vram_mib if spec is not None else None
+    gpu = policy.place(state, declared)
+    assert not isinstance(gpu, Refusal), "sizes were checked just now"
+    return Forecast(
+        would="grant" if busy is None else "wait",
+        terms=terms,
+        refusal=busy,
+        gpus=(gpu.uuid,),
+        vram_mib=policy.needs_mib(declared, gpu),
+        evicts=tuple(sorted(resident.target for resident in policy.in_the_way(state, terms.target))),
+        start=_start(state, terms.target),
+        position=None if busy is None else state.position_of_next(terms.priority, now.at_ms),
+    )
+
+
+def _start(state: State, target: str | None) -> Literal["warm", "cold"] | None:
+    if target is None:
+        return None
+    return "warm" if runs(state, target) and not needs_cold_start(state, target) else "cold"
