@@ -113,14 +113,43 @@ class Container(Struct, frozen=True, kw_only=True):
         return (self.project, self.service, self.number)
 
 
+class GpuProcess(Struct, frozen=True, kw_only=True):
+    """One process on a GPU, by its pid on the host. ``used_mib`` None: the driver does not say.
+
+    ``started`` tells a process from a later one with the same pid: its start time as ``/proc/PID/stat`` has it (clock
+    ticks since the boot), 0 where it could not be read. ``container``: the full id of the container that it is in.
+    """
+
+    pid: int
+    used_mib: int | None = None
+    kind: Literal["compute", "graphics"] = "compute"
+    started: int = 0
+    container: str | None = None
+
+
+GpuState = Literal["ok", "lost", "mig", "unreadable"]
+
+
 class Gpu(Struct, frozen=True):
-    """One GPU. ``total_mib`` and ``used_mib`` are None where nobody can read them (sizes are not checked then)."""
+    """One GPU. ``total_mib`` and ``used_mib`` are None where nobody can read them (sizes are not checked then).
+
+    ``used_mib`` is what processes use; ``reserved_mib`` is what the driver keeps for itself, and what is left is
+    ``free_mib``. ``state`` other than ok closes it to new grants, and ``detail`` says why in a sentence.
+    """
 
     uuid: str
     index: int = 0
     name: str = ""
     total_mib: int | None = None
     used_mib: int | None = None
+    reserved_mib: int | None = None
+    free_mib: int | None = None
+    utilization_percent: int | None = None
+    temperature_c: int | None = None
+    power_w: int | None = None
+    state: GpuState = "ok"
+    detail: str = ""
+    processes: tuple[GpuProcess, ...] = ()
 
 
 # ---- durable nouns
