@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from supervisor.core import problems
-from supervisor.core.model import Container, Problem
+from supervisor.core.model import Container, Problem, Sharing
 from supervisor.core.problems import Service, age, order
 from supervisor.core.values import BadValue, parse_bool, parse_int, parse_mib, parse_target, shown
 
@@ -127,6 +127,16 @@ class TargetSpec(Struct, frozen=True, kw_only=True):
     vram_mib: int | None = None
     priority: int = 0
     problems: tuple[Problem, ...] = ()
+    coexist: Sharing = Sharing()
+    groups: tuple[str, ...] = ()
+    max_holders: int = 1
+    idle_timeout_ms: int | None = None
+    min_residency_ms: int | None = None
+    max_hold_ms: int | None = None
+    devices: tuple[str, ...] = ()
+    all_devices: bool = False
+    device_count: int = 0
+    gpu_class: str | None = None
 
     @property
     def valid(self) -> bool:

@@ -62,6 +62,24 @@ class Endpoint(Struct, frozen=True):
     port: int
 
 
+class Sharing(Struct, frozen=True):
+    """With whom a target shares a GPU: with anybody, or with targets and groups of them, by name; else with nobody."""
+
+    any: bool = False
+    names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def accepts(self, name: str | None, groups: tuple[str, ...]) -> bool:
+        """Return whether the target ``name`` in ``groups`` is welcome. ``name`` None: a bare lease, group ``bare``."""
+        if name is None:
+            return self.any or BARE in self.groups
+        return self.any or name in self.names or not set(groups).isdisjoint(self.groups)
+
+
+BARE = "bare"
+"""The group of bare leases, reserved."""
+
+
 class Container(Struct, frozen=True, kw_only=True):
     """One container as ``inspect`` last described it, labels already parsed.
 
@@ -70,6 +88,8 @@ class Container(Struct, frozen=True, kw_only=True):
     ``run`` names one run of the container (Docker's ``StartedAt``, verbatim): it changes at every start.
     ``age_ms`` is how long that run had lasted when it was inspected, by the engine's own wall clock.
     ``project`` is "" without Compose; ``service`` is then the container's name.
+    ``devices`` are the GPUs it is pinned to (UUIDs or indices, as they were written), ``all_devices`` all of them,
+    ``device_count`` the first so many by index; with none of the three it may use any one.
     """
 
     id: str
@@ -100,6 +120,9 @@ class Container(Struct, frozen=True, kw_only=True):
     auto_remove: bool = False
     healthcheck: bool = False
     endpoint: Endpoint | None = None
+    devices: tuple[str, ...] = ()
+    all_devices: bool = False
+    device_count: int = 0
 
     @property
     def runs(self) -> bool:
