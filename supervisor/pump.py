@@ -75,7 +75,7 @@ class Pump:
         self._facts_since_snapshot = 0
         self._told_seq = kernel.durable_seq
         self._told_reason = kernel.state.observed.engine_reason
-        self._told_dirty = ""
+        self._told_dirty: dict[str, str] = {}
         self._disk_retry_at = 0.0
         self._vram_read_at = 0.0
         self._first_look = asyncio.Event()
@@ -174,9 +174,13 @@ class Pump:
                 log.warning("not in sync with the container engine: %s", self._told_reason)
             else:
                 log.info("in sync with the container engine")
-        if observed.gpu_dirty != self._told_dirty:
-            self._told_dirty = observed.gpu_dirty
-            log.warning("%s", self._told_dirty or "the GPU is open again")
+        dirty = {uuid: dirty.detail for uuid, dirty in observed.dirty.items()}
+        if dirty != self._told_dirty:
+            for uuid in self._told_dirty.keys() - dirty.keys():
+                log.warning("GPU %s is open again", uuid)
+            for uuid in dirty.keys() - self._told_dirty.keys():
+                log.warning("%s", dirty[uuid])
+            self._told_dirty = dirty
 
     async def first_look(self, timeout_s: float) -> None:
         """Wait until the engine was seen for the first time, or the time is over."""
@@ -205,7 +209,7 @@ class Pump:
     def _vram_due_at(self) -> float:
         """When the GPUs' memory is read next: at once where a lease waits for the first reading after its stops."""
         observed = self.kernel.state.observed
-        if observed.room_waits and not observed.room_read:
+        if observed.read_wanted:
             return self._vram_read_at
         return self._vram_read_at + (VRAM_POLL_S if observed.memory_wanted else VRAM_IDLE_S)
 
@@ -217,7 +221,7 @@ class Pump:
         specs = [spec_of(state, target) for target in targets]
         gpus = self._gpus.read([spec.vram_mib if spec is not None else None for spec in specs])
         self._vram_read_at = self._loop.time()
-        if gpus != state.observed.gpus or (state.observed.room_waits and not state.observed.room_read):
+        if gpus != state.observed.gpus or state.observed.read_wanted:
             self.kernel.feed(now, VramRead(gpus))
 
     def _let_out(self) -> None:

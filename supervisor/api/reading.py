@@ -15,7 +15,7 @@ from supervisor.api.views.overview import overview
 from supervisor.api.views.targets import all_targets, known_targets, target_view
 from supervisor.core.inputs import Evict
 from supervisor.core.replies import Refused, Released
-from supervisor.core.requests import not_leasable
+from supervisor.core.requests import wrong_with
 
 #: How far back the audit is searched where no place to begin is given.
 LOOK_BACK = 20_000
@@ -41,7 +41,7 @@ async def target(api: Context, call: Call) -> Answer:
 
 
 async def _unknown(api: Context, name: str) -> Exception:
-    refusal = await api.desk.read(lambda state, _now: not_leasable(state, name))
+    refusal = await api.desk.read(lambda state, _now: wrong_with(state, name))
     if refusal is None:  # it was created between the two looks
         return refuse("target_unknown", f"{name} was not known a moment ago; look again", target=name)
     return refuse(refusal.code, refusal.detail, **refusal.context)

@@ -74,7 +74,8 @@ def apply(state: State, fact: AnyFact) -> None:
         case TicketKept():
             _replace_ticket(state, replace(durable.tickets[fact.id], token_known=True))
         case WindowOpened():
-            _replace_ticket(state, replace(durable.tickets[fact.id], window_until_ms=fact.until_ms))
+            window = {"window_until_ms": fact.until_ms, "window_gpus": fact.gpus, "window_mib": fact.vram_mib}
+            _replace_ticket(state, replace(durable.tickets[fact.id], **window))
         case TicketEnded():
             ticket = durable.tickets.pop(fact.id)
             state.unindex(ticket)
@@ -86,7 +87,7 @@ def apply(state: State, fact: AnyFact) -> None:
         case TargetReady():
             _enter(state, fact.id, "ready", fact.at_ms)
         case LeaseRestarted():
-            durable.leases[fact.id] = replace(durable.leases[fact.id], restarted=True)
+            durable.leases[fact.id] = replace(durable.leases[fact.id], restarted=True, loaded_at_ms=0)
             _enter(state, fact.id, "making_room", fact.at_ms)
         case LeaseRetimed():
             lease = durable.leases[fact.id]
@@ -96,9 +97,19 @@ def apply(state: State, fact: AnyFact) -> None:
             state.unindex(lease)
             _remember_end(state, lease, fact, what_ended="lease")
             if fact.resident and lease.target is not None:
-                durable.residents[lease.target] = Resident(lease.target, lease.project, fact.at_ms, fact.wall_ms)
+                durable.residents[lease.target] = Resident(
+                    lease.target,
+                    lease.project,
+                    fact.at_ms,
+                    fact.wall_ms,
+                    lease.gpus,
+                    lease.vram_mib,
+                    lease.loaded_at_ms,
+                )
         case ResidencyBegan():
-            durable.residents[fact.target] = Resident(fact.target, fact.project, fact.at_ms, fact.wall_ms)
+            durable.residents[fact.target] = Resident(
+                fact.target, fact.project, fact.at_ms, fact.wall_ms, fact.gpus, fact.vram_mib
+            )
         case ResidencyEnded():
             durable.residents.pop(fact.target, None)
         case TargetRemembered():
@@ -142,8 +153,9 @@ def _grant(state: State, fact: LeaseGranted) -> None:
     if ticket is not None:
         state.unindex(ticket)
     durable.fence = fact.fence
+    resident = None
     if fact.terms.target is not None:
-        durable.residents.pop(fact.terms.target, None)
+        resident = durable.residents.pop(fact.terms.target, None)
         durable.last_target = fact.terms.target
     lease = Lease(
         id=fact.id,
@@ -161,6 +173,7 @@ def _grant(state: State, fact: LeaseGranted) -> None:
         needs_cold_start=fact.needs_cold_start,
         adopted=fact.adopted,
         warm=fact.warm,
+        loaded_at_ms=resident.loaded_at_ms if resident is not None and not fact.needs_cold_start else 0,
     )
     durable.leases[lease.id] = lease
     state.index_lease(lease)
@@ -170,7 +183,10 @@ def _enter(state: State, lease_id: str, phase: Phase, at_ms: int) -> None:
     lease = state.durable.leases[lease_id]
     # Once room is verified nothing old runs any more: a later restart of the target begins from what is there.
     cold = lease.needs_cold_start and phase == "making_room"
-    state.durable.leases[lease_id] = replace(lease, phase=phase, phase_at_ms=at_ms, needs_cold_start=cold)
+    loaded_at_ms = lease.loaded_at_ms or at_ms if phase == "ready" else lease.loaded_at_ms
+    state.durable.leases[lease_id] = replace(
+        lease, phase=phase, phase_at_ms=at_ms, needs_cold_start=cold, loaded_at_ms=loaded_at_ms
+    )
 
 
 def _remember_end(state: State, held: Ticket | Lease, fact: TicketEnded | LeaseEnded, *, what_ended: str) -> None:

@@ -9,7 +9,7 @@ from supervisor.core.inputs import CallerGone, Evict, ForceRelease, Release
 from supervisor.core.leases import end_lease, end_ticket, ended_refusal, let_go, on_the_line, start_ttl, start_window
 from supervisor.core.model import Lease
 from supervisor.core.replies import Released
-from supervisor.core.requests import keep_ticket, not_leasable, not_your_turn, unknown_lease
+from supervisor.core.requests import keep_ticket, not_your_turn, unknown_lease, wrong_with
 from supervisor.core.txn import Txn
 
 # ---- giving back
@@ -57,7 +57,7 @@ def evict(txn: Txn, request: Evict) -> None:
         detail = f"{request.target} is leased: release its lease first"
         return txn.refuse(request.request_id, Refusal("target_leased", detail))
     if request.target not in state.durable.residents:
-        missing = not_leasable(state, request.target)
+        missing = wrong_with(state, request.target)
         if missing is not None and missing.code == "target_unknown":
             return txn.refuse(request.request_id, missing)
         return txn.reply(Released(request.request_id, released=False, reason="not_resident"))
@@ -67,6 +67,7 @@ def evict(txn: Txn, request: Evict) -> None:
 
 def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None) -> None:
     """End a residency. What runs of it loses the right to run; the plan stops it with its own grace."""
+    txn.state.observed.was_on[target] = txn.state.durable.residents[target].gpus
     txn.emit(
         ResidencyEnded,
         target=target,
@@ -137,7 +138,7 @@ def wait_over(txn: Txn, request_id: int) -> None:
     if caller.on_busy == "ticket":
         keep_ticket(txn, caller, ticket)
         return
-    busy = not_your_turn(state, ticket)
+    busy = not_your_turn(state, txn.now.at_ms, ticket)
     refusal = Refusal("scheduler_timeout", f"the wait ran out: {busy.detail}", busy.context)
     txn.refuse(caller.request_id, refusal)
     if caller.on_busy == "refuse" and not on_the_line(txn, ticket.id):

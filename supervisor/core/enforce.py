@@ -5,10 +5,12 @@ from __future__ import annotations
 from msgspec.structs import asdict
 
 from supervisor.core import policy
-from supervisor.core.facts import ContainerRefused, ContainerSpared, ResidencyBegan
+from supervisor.core.facts import ContainerRefused, ContainerSpared
 from supervisor.core.leases import grant
 from supervisor.core.model import Container, Terms
-from supervisor.core.requests import not_leasable
+from supervisor.core.requests import find_place
+from supervisor.core.room import Placement
+from supervisor.core.sightings import begin_residency
 from supervisor.core.state import Run, State, Tally
 from supervisor.core.targets import Right, right_to_run, room_is_being_made, spec_of
 from supervisor.core.txn import Txn
@@ -96,7 +98,7 @@ def _spare(txn: Txn, container: Container, run: Run, right: Right) -> None:
     run.had_right = run.spared = True
     if state.lease_of(target) is None and target not in state.durable.residents and not state.observed.safe_mode:
         run.spared = False
-        txn.emit(ResidencyBegan, target=target, project=container.project, reason="observed")
+        begin_residency(txn, container, "observed")
         txn.touch(target)
 
 
@@ -138,8 +140,7 @@ def _values(fact: ContainerRefused | ContainerSpared, count: int) -> dict[str, o
 def adopt_one(txn: Txn) -> None:
     """Give what was started a lease without a TTL, if nobody has, may claim or waits for the GPU. One only."""
     state = txn.state
-    busy = policy.standstill(state) or policy.not_now(state) or policy.holder(state)
-    if busy or state.windows or state.queue:
+    if policy.standstill(state) or policy.not_now(state) or state.durable.leases or state.windows or state.queue:
         return
     candidates = sorted(
         (-spec.priority, container.started_wall_ms, target)
@@ -148,10 +149,11 @@ def adopt_one(txn: Txn) -> None:
         if _may_be_adopted(state, container)
     )
     for _, _, target in candidates:
-        if not_leasable(state, target) is None:
-            terms = Terms(target=target, owner="adopted", priority=0, ttl_ms=0, wait_ready=False)
+        terms = Terms(target=target, owner="adopted", priority=0, ttl_ms=0, wait_ready=False)
+        found = find_place(state, txn.now.at_ms, terms)
+        if isinstance(found, Placement):
             id_ = f"adopted-{state.durable.fence + 1}"
-            grant(txn, id_=id_, token_hash="", token_known=True, terms=terms, adopted=True)
+            grant(txn, id_=id_, token_hash="", token_known=True, terms=terms, place=found, adopted=True)
             return
 
 

@@ -60,10 +60,14 @@ class TicketEnded(Fact, frozen=True, array_like=True, tag=True):
 
 
 class WindowOpened(Fact, frozen=True, array_like=True, tag=True):
+    """The room that it reserves: ``vram_mib`` on each of ``gpus``."""
+
     id: str
     until_ms: int
     owner: str
     target: str | None
+    gpus: tuple[str, ...] = ()
+    vram_mib: int | None = None
 
 
 class LeaseGranted(Fact, frozen=True, array_like=True, tag=True):
@@ -131,11 +135,16 @@ class LeaseEnded(Fact, frozen=True, array_like=True, tag=True):
 
 
 class ResidencyBegan(Fact, frozen=True, array_like=True, tag=True):
-    """``reason``: first_start (ran before the very first start), observed (mode observe spared it)."""
+    """``reason``: first_start (ran before the very first start), observed (mode observe spared it).
+
+    ``gpus`` empty: nobody knows which it uses.
+    """
 
     target: str
     project: str
     reason: str
+    gpus: tuple[str, ...] = ()
+    vram_mib: int | None = None
 
 
 class ResidencyEnded(Fact, frozen=True, array_like=True, tag=True):

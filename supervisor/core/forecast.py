@@ -9,13 +9,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-from supervisor.core import policy
 from supervisor.core.errors import Refusal
 from supervisor.core.leases import needs_cold_start
 from supervisor.core.model import Now, Terms
-from supervisor.core.requests import never, not_yet, queue_full, settled_terms
+from supervisor.core.requests import find_place, is_final, never, queue_full, settled_terms
+from supervisor.core.room import Placement, wish_of
 from supervisor.core.state import State
-from supervisor.core.targets import runs, spec_of
+from supervisor.core.targets import runs
 
 
 class Forecast(Struct, frozen=True, kw_only=True):
@@ -37,28 +37,29 @@ class Forecast(Struct, frozen=True, kw_only=True):
 
 def forecast(state: State, now: Now, terms: Terms, *, priority_given: bool) -> Forecast:
     """Return what a fresh request with ``terms`` would be answered."""
-    refusal = never(state, terms.target)
+    refusal = never(state, terms)
     if refusal is not None:
         return Forecast(would="refuse", terms=terms, refusal=refusal)
     terms = settled_terms(state, terms, priority_given=priority_given)
-    busy = not_yet(state)
-    full = queue_full(state) if busy is not None else None
+    found = find_place(state, now.at_ms, terms)
+    if isinstance(found, Refusal) and is_final(found):
+        return Forecast(would="refuse", terms=terms, refusal=found)
+    full = queue_full(state) if isinstance(found, Refusal) else None
     if full is not None:
         return Forecast(would="refuse", terms=terms, refusal=full)
-    spec = spec_of(state, terms.target) if terms.target is not None else None
-    declared = spec.vram_mib if spec is not None else None
-    gpu = policy.place(state, declared)
-    assert not isinstance(gpu, Refusal), "sizes were checked just now"
-    return Forecast(
-        would="grant" if busy is None else "wait",
-        terms=terms,
-        refusal=busy,
-        gpus=(gpu.uuid,),
-        vram_mib=policy.needs_mib(declared, gpu),
-        evicts=tuple(sorted(resident.target for resident in policy.in_the_way(state, terms.target))),
-        start=_start(state, terms.target),
-        position=None if busy is None else state.position_of_next(terms.priority, now.at_ms),
-    )
+    start = _start(state, terms.target)
+    if isinstance(found, Placement):
+        return Forecast(
+            would="grant",
+            terms=terms,
+            gpus=found.gpus,
+            vram_mib=found.need_mib,
+            evicts=tuple(sorted(found.evicts)),
+            start=start,
+        )
+    need = wish_of(state, terms).need_mib
+    place = state.position_of_next(terms.priority, now.at_ms)
+    return Forecast(would="wait", terms=terms, refusal=found, vram_mib=need, start=start, position=place)
 
 
 def _start(state: State, target: str | None) -> Literal["warm", "cold"] | None:

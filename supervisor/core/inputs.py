@@ -137,7 +137,10 @@ class ActionDone(Struct, frozen=True):
 
 
 class VramRead(Struct, frozen=True):
+    """The GPUs were read. ``began_ms``: when the reading began, in supervisor time (None: just now)."""
+
     gpus: tuple[Gpu, ...]
+    began_ms: int | None = None
 
 
 class StorageFull(Struct, frozen=True):

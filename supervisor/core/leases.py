@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from supervisor.core import policy
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import LeaseEnded, LeaseGranted, TicketEnded, WindowOpened
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted
+from supervisor.core.room import Placement
 from supervisor.core.state import Hold, State
 from supervisor.core.targets import Standing, members, runs, spec_of
 from supervisor.core.txn import Txn
@@ -54,13 +54,19 @@ def refuse_all(txn: Txn, id_: str, refusal: Refusal, logs_of: str | None = None)
 # ---- granting
 
 
-def grant(txn: Txn, *, id_: str, token_hash: str, token_known: bool, terms: Terms, adopted: bool = False) -> Lease:
-    """Grant the GPU. Whether it may be granted was decided by the caller, in this same step."""
+def grant(
+    txn: Txn,
+    *,
+    id_: str,
+    token_hash: str,
+    token_known: bool,
+    terms: Terms,
+    place: Placement,
+    adopted: bool = False,
+) -> Lease:
+    """Grant ``place``. Whether it may be granted was decided by the caller, in this same step."""
     state = txn.state
     spec = spec_of(state, terms.target) if terms.target is not None else None
-    declared = spec.vram_mib if spec is not None else None
-    gpu = policy.place(state, declared)
-    assert not isinstance(gpu, Refusal), "sizes are checked before a grant"
     resident = state.durable.residents.get(terms.target) if terms.target is not None else None
     txn.emit(
         LeaseGranted,
@@ -70,8 +76,8 @@ def grant(txn: Txn, *, id_: str, token_hash: str, token_known: bool, terms: Term
         token_known=token_known,
         terms=terms,
         project=spec.project if spec is not None else "",
-        gpus=(gpu.uuid,),
-        vram_mib=policy.needs_mib(declared, gpu),
+        gpus=place.gpus,
+        vram_mib=place.need_mib,
         needs_cold_start=not adopted and terms.target is not None and needs_cold_start(state, terms.target),
         adopted=adopted,
         warm=resident is not None,
@@ -213,7 +219,9 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
     observed.promised.pop(lease.id, None)
     observed.launched.pop(lease.id, None)
     observed.down_since.pop(lease.id, None)
-    observed.room_waits = observed.room_read = False
+    observed.room.pop(lease.id, None)
+    if lease.target is not None:
+        observed.was_on[lease.target] = lease.gpus
     for caller in on_the_line(txn, lease.id):
         let_go(txn, caller.request_id)
         if reason == "target_completed":
@@ -237,10 +245,17 @@ def end_ticket(txn: Txn, ticket: Ticket, reason: str, refusal: Refusal) -> None:
     refuse_all(txn, ticket.id, refusal)
 
 
-def open_window(txn: Txn, ticket: Ticket) -> None:
-    """Open the claim window of a ticket whose caller is not on the line, or open it afresh."""
-    until_ms = time_window(txn, ticket.id)
-    txn.emit(WindowOpened, id=ticket.id, until_ms=until_ms, owner=ticket.terms.owner, target=ticket.terms.target)
+def open_window(txn: Txn, ticket: Ticket, place: Placement) -> None:
+    """Open the claim window of a ticket whose caller is not on the line, or open it afresh. It reserves ``place``."""
+    txn.emit(
+        WindowOpened,
+        id=ticket.id,
+        until_ms=time_window(txn, ticket.id),
+        owner=ticket.terms.owner,
+        target=ticket.terms.target,
+        gpus=place.gpus,
+        vram_mib=place.need_mib,
+    )
 
 
 def time_window(txn: Txn, ticket_id: str) -> int:

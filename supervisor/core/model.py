@@ -184,6 +184,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     ``target`` None is a bare lease. ``priority`` is the resolved rank. ``scope`` is a digest of caller and
     idempotency key, ``body`` a digest of the request's body: both None without a key.
     ``ready_timeout_ms`` counts from the grant and only for a caller that waits for readiness.
+    ``gpus``, ``vram_mib`` (on each; None: all of it) and ``gpu_class`` are a bare lease's: a target has its labels.
     """
 
     target: str | None
@@ -194,12 +195,16 @@ class Terms(Struct, frozen=True, kw_only=True):
     ready_timeout_ms: int = 900_000
     scope: str | None = None
     body: str | None = None
+    gpus: int = 1
+    vram_mib: int | None = None
+    gpu_class: str | None = None
 
 
 class Ticket(Struct, frozen=True, kw_only=True):
     """A place in the queue. ``order`` is its arrival number: the tie-break of equal ranks.
 
     ``token_known`` says that its caller was told the token (a polled ticket); a waiter's caller is not.
+    ``window_gpus`` and ``window_mib``: the room that its open claim window reserves.
     """
 
     id: str
@@ -210,12 +215,16 @@ class Ticket(Struct, frozen=True, kw_only=True):
     queued_at_ms: int
     queued_wall_ms: int
     window_until_ms: int | None = None
+    window_gpus: tuple[str, ...] = ()
+    window_mib: int | None = None
 
 
 class Lease(Struct, frozen=True, kw_only=True):
     """The right to use the GPU. Its expiry is observed, not durable: a renewal writes nothing.
 
     ``fence`` grows with every grant, so a later holder always has a larger one.
+    ``vram_mib`` is reserved on each of ``gpus``; None: nobody knows how large they are. ``loaded_at_ms``: since when
+    its target is loaded, 0 while it is not.
     ``project`` is the Compose project that it was granted for. ``needs_cold_start`` means that what runs of
     the target must go first; ``warm`` that it was resident until the grant. ``adopted`` leases have no TTL and no
     token: they live as long as their containers. ``restarted``: it was answered, went down, and its owner asked again.
@@ -237,6 +246,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     adopted: bool = False
     warm: bool = False
     restarted: bool = False
+    loaded_at_ms: int = 0
 
     @property
     def target(self) -> str | None:
@@ -253,12 +263,19 @@ class Lease(Struct, frozen=True, kw_only=True):
 
 
 class Resident(Struct, frozen=True):
-    """A target whose containers run on without a lease; it may be evicted at any time."""
+    """A target whose containers run on without a lease; it may be evicted at any time.
+
+    It keeps what was reserved for it: ``vram_mib`` on each of ``gpus`` (none: nobody knows which). ``loaded_at_ms``:
+    since when it is loaded, 0 if nobody knows.
+    """
 
     target: str
     project: str
     since_ms: int
     since_wall_ms: int
+    gpus: tuple[str, ...] = ()
+    vram_mib: int | None = None
+    loaded_at_ms: int = 0
 
 
 class Ended(Struct, frozen=True):

@@ -62,7 +62,7 @@ def _starts(state: State, now: Now, target: str) -> list[Action]:
     observed = state.observed
     if lease is None or lease.phase != "starting" or lease.adopted:
         return []
-    if not observed.synced or observed.stopping or observed.safe_mode or not nothing_intrudes(state):
+    if not observed.synced or observed.stopping or observed.safe_mode or not nothing_intrudes(state, lease):
         return []
     team = team_of(state, lease)
     # The old container of a recreate stops first: two of one place would meet on its ports and in its memory.

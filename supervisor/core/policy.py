@@ -1,16 +1,15 @@
 """Who goes next, what fits, whom to evict: the file to edit for a new policy. Pure, and reads only.
 
-With one exclusive GPU a grant takes the whole of it; the declared sizes only say whether it can ever fit.
+``room`` does the sums: what is on each GPU, and what fits beside it.
 """
 
 from __future__ import annotations
 
+from supervisor.core import room
 from supervisor.core.errors import Refusal
-from supervisor.core.model import Gpu, Lease, Resident, Ticket
+from supervisor.core.model import Lease, Ticket
+from supervisor.core.room import Wish
 from supervisor.core.state import State
-
-#: Memory that an idle driver or desktop keeps: a GPU with less in use counts as free for whoever needs all of it.
-IDLE_MIB = 1_024
 
 
 def standstill(state: State) -> Refusal | None:
@@ -39,68 +38,29 @@ def not_now(state: State) -> Refusal | None:
             "engine_unavailable",
             f"not in sync with the container engine ({observed.engine_reason}): nothing is granted",
         )
-    if observed.gpu_dirty:
-        return Refusal("gpu_dirty", observed.gpu_dirty)
     return None
 
 
-def holder(state: State) -> Lease | None:
-    """Return the lease that holds the GPU, if there is one."""
-    return next(iter(state.durable.leases.values()), None)
-
-
-def claimant(state: State) -> Ticket | None:
-    """Return the ticket whose claim window is open, if there is one. It stays, whatever comes after it."""
-    window = next(iter(state.windows), None)
-    return state.durable.tickets[window] if window else None
-
-
 def head(state: State) -> Ticket | None:
-    """Return the ticket whose turn is next: highest aged priority, then arrival.
-
-    The head is never overtaken by a smaller request behind it.
-    """
+    """Return the ticket whose turn is next: highest aged priority, then arrival."""
     return state.queue[0] if state.queue else None
 
 
-def needs_mib(declared: int | None, gpu: Gpu) -> int | None:
-    """Return what a lease takes of ``gpu`` in MiB: what was declared, else the whole; None if nobody knows."""
-    return declared if declared is not None else gpu.total_mib
+def keep_off(state: State, wish: Wish) -> set[str]:
+    """Return the GPUs of ``wish`` that somebody in the queue could use: whoever comes last has to keep off them.
+
+    The head of the queue is never overtaken by a smaller request behind it: only on GPUs that no earlier ticket could
+    use may a later one go first.
+    """
+    mine = {gpu.uuid for gpu in room.eligible(state, wish)}
+    taken: set[str] = set()
+    for ticket in state.queue:
+        taken |= mine & {gpu.uuid for gpu in room.eligible(state, room.wish_of(state, ticket.terms))}
+        if taken == mine:
+            break
+    return taken
 
 
-def place(state: State, declared_mib: int | None) -> Gpu | Refusal:
-    """Choose the GPU for a request of ``declared_mib`` (None: a whole one) by size alone: the first large enough."""
-    gpus = state.observed.gpus
-    for gpu in gpus:
-        if declared_mib is None or gpu.total_mib is None or declared_mib <= gpu.total_mib:
-            return gpu
-    largest = max((gpu.total_mib or 0 for gpu in gpus), default=0)
-    return Refusal(
-        "insufficient_vram",
-        f"{declared_mib} MiB are declared, and the largest GPU has {largest} MiB; lower gpu.vram-mib if it is too high",
-        {"needed_mib": declared_mib, "largest_gpu_mib": largest},
-    )
-
-
-def in_the_way(state: State, target: str | None) -> list[Resident]:
-    """Return the residents that a lease for ``target`` evicts: until sharing exists every other one, of any size."""
-    return [resident for resident in state.durable.residents.values() if resident.target != target]
-
-
-def memory_is_free(state: State, lease: Lease) -> bool:
-    """Return whether the GPU of ``lease`` has the memory that it needs, as far as anybody can read it."""
-    return all(has_room(gpu, lease.vram_mib) for gpu in state.observed.gpus if gpu.uuid in lease.gpus)
-
-
-def has_room(gpu: Gpu, needed_mib: int | None) -> bool:
-    """Return whether ``gpu``, as it was last read, has ``needed_mib`` free (None: nearly all of it)."""
-    if gpu.total_mib is None or gpu.used_mib is None:
-        return True
-    if needed_mib is None or needed_mib >= gpu.total_mib:
-        return gpu.used_mib <= IDLE_MIB
-    return gpu.total_mib - gpu.used_mib >= needed_mib
-
-
-def is_read(state: State, lease: Lease) -> bool:
-    """Return whether anybody can read the memory of the GPU of ``lease``."""
-    return any(gpu.uuid in lease.gpus and gpu.used_mib is not None for gpu in state.observed.gpus)
+def in_the_way(state: State, now_ms: int, lease: Lease) -> list[str]:
+    """Return the residents (by target) that ``lease`` evicts: who does not share with it, and what it takes to fit."""
+    return room.evictions(state, now_ms, lease)

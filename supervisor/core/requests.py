@@ -11,7 +11,7 @@ import shlex
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from supervisor.core import policy
+from supervisor.core import policy, room
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import LeaseRestarted, LeaseRetimed, TicketKept, TicketQueued
 from supervisor.core.inputs import Acquire, Claim, Renew
@@ -28,6 +28,7 @@ from supervisor.core.leases import (
 )
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Queued, Renewed
+from supervisor.core.room import Placement
 from supervisor.core.state import Hold, State
 from supervisor.core.targets import members, spec_of
 from supervisor.core.txn import Txn
@@ -46,18 +47,18 @@ def acquire(txn: Txn, request: Acquire) -> None:
     if refusal is None and request.terms.scope is not None:
         refusal = _ended_with_key(txn, request.terms)
     if refusal is None:
-        refusal = never(state, request.terms.target)
+        refusal = never(state, request.terms)
     if refusal is not None:
         return txn.refuse(request.request_id, refusal)
     terms = settled_terms(state, request.terms, priority_given=request.priority_given)
-    busy = not_yet(state)
-    if busy is None:
+    found = find_place(state, txn.now.at_ms, terms)
+    if isinstance(found, Placement):
         caller = Hold(request.request_id, request.id, owns=True, on_busy=request.on_busy, terms=terms)
         hold(txn, caller)
-        grant(txn, id_=request.id, token_hash=request.token_hash, token_known=False, terms=terms)
+        grant(txn, id_=request.id, token_hash=request.token_hash, token_known=False, terms=terms, place=found)
         return None
-    if request.wait_ms <= 0 and request.on_busy == "refuse":
-        return txn.refuse(request.request_id, busy)
+    if is_final(found) or (request.wait_ms <= 0 and request.on_busy == "refuse"):
+        return txn.refuse(request.request_id, found)
     return _enqueue(txn, request, terms)
 
 
@@ -70,14 +71,35 @@ def _closed_to(state: State, lease: Lease) -> Refusal | None:
     return policy.standstill(state) if over and lease.phase != "ready" else None
 
 
-def never(state: State, target: str | None) -> Refusal | None:
+def never(state: State, terms: Terms) -> Refusal | None:
     """Return why a fresh request is refused whether or not it would wait; None if it is not."""
-    return policy.standstill(state) or not_leasable(state, target)
+    return policy.standstill(state) or not_leasable(state, terms)
 
 
-def not_yet(state: State) -> Refusal | None:
-    """Return why a fresh request that may be granted has to wait; None if it is granted at once."""
-    return policy.not_now(state) or why_busy(state)
+def find_place(state: State, now_ms: int, terms: Terms) -> Placement | Refusal:
+    """Return where a fresh request is granted at once, or why it is not: behind everybody who waits for the same."""
+    refusal = policy.not_now(state)
+    if refusal is not None:
+        return refusal
+    wish = room.wish_of(state, terms)
+    found = room.place(state, now_ms, wish, keep_off=policy.keep_off(state, wish))
+    return with_queue(state, found) if isinstance(found, Refusal) else found
+
+
+def with_queue(state: State, refusal: Refusal) -> Refusal:
+    """Add to a busy GPU's refusal how long the queue is, and until when the holder has it, as far as that is known."""
+    if refusal.code != "gpu_busy":
+        return refusal
+    context = {**refusal.context, "queue_length": len(state.queue)}
+    lease = context.pop("lease", None)
+    if lease is not None:
+        context["expires_at_ms"] = state.observed.expires.get(lease)
+    return Refusal(refusal.code, refusal.detail, context)
+
+
+def is_final(refusal: Refusal) -> bool:
+    """Return whether waiting does not help."""
+    return refusal.code in {"insufficient_vram", "gpu_unavailable"}
 
 
 def settled_terms(state: State, terms: Terms, *, priority_given: bool) -> Terms:
@@ -150,31 +172,14 @@ def keep_ticket(txn: Txn, caller: Hold, ticket: Ticket) -> None:
     txn.reply(Queued(caller.request_id, ticket.id, txn.state.position(txn.state.durable.tickets[ticket.id])))
 
 
-def why_busy(state: State) -> Refusal | None:
-    """Return why the GPU cannot be had at once, in a sentence that names who is ahead; None if it is free."""
-    lease = policy.holder(state)
-    ahead = len(state.queue)
-    if lease is not None:
-        whose = lease.target or "a bare lease"
-        expires = state.observed.expires.get(lease.id)
-        context = {"holder": lease.target, "owner": lease.terms.owner, "queue_length": ahead, "expires_at_ms": expires}
-        return Refusal("gpu_busy", f"{whose} holds the GPU (owner {lease.terms.owner})", context)
-    ticket = policy.claimant(state)
-    if ticket is not None:
-        return Refusal(
-            "gpu_busy",
-            f"queued claimant pending: {ticket.terms.target or 'a bare lease'} of {ticket.terms.owner} may claim now",
-            {"holder": None, "owner": ticket.terms.owner, "queue_length": ahead},
-        )
-    if ahead:
-        return Refusal("gpu_busy", f"{ahead} others wait in the queue", {"holder": None, "queue_length": ahead})
-    return None
+def not_leasable(state: State, terms: Terms) -> Refusal | None:
+    """Return why ``terms`` cannot be granted at all: unknown, absent, invalid, or too large; None if they can."""
+    wrong = wrong_with(state, terms.target) if terms.target is not None else None
+    return wrong or room.never(state, room.wish_of(state, terms))
 
 
-def not_leasable(state: State, target: str | None) -> Refusal | None:
-    """Return why a target cannot be leased at all: unknown, absent, invalid, or too large; None if it can."""
-    if target is None:
-        return None
+def wrong_with(state: State, target: str) -> Refusal | None:
+    """Return what is wrong with a target: unknown, absent, or invalid; None if nothing is."""
     spec = spec_of(state, target)
     if spec is None or not members(state, target):
         return _missing(state, target)
@@ -182,8 +187,7 @@ def not_leasable(state: State, target: str | None) -> Refusal | None:
         problems = [to_builtins(problem) for problem in spec.problems if problem.severity == "error"]
         detail = "; ".join(problem.message for problem in spec.problems if problem.severity == "error")
         return Refusal("target_invalid", f"the labels of {target} must be mended: {detail}", {"problems": problems})
-    room = policy.place(state, spec.vram_mib)
-    return room if isinstance(room, Refusal) else None
+    return None
 
 
 def _missing(state: State, target: str) -> Refusal:
@@ -258,22 +262,35 @@ def _claim_ticket(txn: Txn, request: Claim, ticket: Ticket) -> None:
     caller = Hold(request.request_id, ticket.id, owns=False, on_busy="keep", terms=terms)
     busy = policy.standstill(state) or policy.not_now(state)
     if busy is None and ticket.window_until_ms is not None:
-        # The window stays open until it is claimed or lapses, so nobody else holds the GPU.
-        hold(txn, caller)
-        grant(txn, id_=ticket.id, token_hash=ticket.token_hash, token_known=True, terms=terms)
-        return None
+        # The window has reserved its room until it is claimed or lapses; only its GPU may have been lost or closed.
+        found = room.place(state, txn.now.at_ms, room.wish_of(state, terms), own_id=ticket.id)
+        if isinstance(found, Placement):
+            hold(txn, caller)
+            grant(txn, id_=ticket.id, token_hash=ticket.token_hash, token_known=True, terms=terms, place=found)
+            return None
+        busy = with_queue(state, found)
     if request.wait_ms > 0 and not state.observed.stopping:
         return hold(txn, caller, txn.now.at_ms + request.wait_ms)
-    return txn.refuse(request.request_id, not_your_turn(state, ticket, busy))
+    return txn.refuse(request.request_id, not_your_turn(state, txn.now.at_ms, ticket, busy))
 
 
-def not_your_turn(state: State, ticket: Ticket, busy: Refusal | None = None) -> Refusal:
+def not_your_turn(state: State, now_ms: int, ticket: Ticket, busy: Refusal | None = None) -> Refusal:
     position = state.position(ticket)
     if busy is None:
-        busy = why_busy(state)
-    code, why = (busy.code, busy.detail) if busy is not None else ("gpu_busy", "its turn has not come")
-    detail = f"{why}; place {position + 1} in the queue"
-    return Refusal(code, detail, {**(busy.context if busy else {}), "queue_index": position})
+        busy = why_waits(state, now_ms, ticket.terms, ticket.id)
+    detail = f"{busy.detail}; place {position + 1} in the queue"
+    return Refusal(busy.code, detail, {**busy.context, "queue_index": position})
+
+
+def why_waits(state: State, now_ms: int, terms: Terms, own_id: str = "") -> Refusal:
+    """Return why a ticket with ``terms`` is not served now, as far as it is not those ahead of it."""
+    found = policy.standstill(state) or policy.not_now(state)
+    if found is not None:
+        return found
+    place = room.place(state, now_ms, room.wish_of(state, terms), own_id=own_id)
+    if isinstance(place, Refusal):
+        return with_queue(state, place)
+    return Refusal("gpu_busy", "its turn has not come", {"queue_length": len(state.queue)})
 
 
 def _rejoin(txn: Txn, request: Claim, lease: Lease) -> None:

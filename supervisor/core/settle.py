@@ -12,11 +12,13 @@ from supervisor.core.errors import Refusal
 from supervisor.core.facts import RoomVerified, TargetDown, TargetReady
 from supervisor.core.leases import answer, end_lease, end_ticket, failure, grant, on_the_line, open_window, time_window
 from supervisor.core.model import Lease
-from supervisor.core.requests import not_leasable
+from supervisor.core.requests import is_final, not_leasable
+from supervisor.core.room import Placement, eligible, has_room, place, wish_of
 from supervisor.core.sightings import merge_stale
-from supervisor.core.state import State
+from supervisor.core.state import Dirty, State
 from supervisor.core.targets import (
     Standing,
+    gpus_of,
     helpers,
     is_awaited,
     is_up,
@@ -170,26 +172,40 @@ def make_room(txn: Txn) -> None:
     for lease in list(state.durable.leases.values()):
         if lease.phase != "making_room" or not state.observed.synced:
             continue
-        for resident in policy.in_the_way(state, lease.target):
-            end_residency(txn, resident.target, "evicted", lease)
+        for target in policy.in_the_way(state, txn.now.at_ms, lease):
+            end_residency(txn, target, "evicted", lease)
         for container_id, run in state.observed.runs.items():
             if run.spared:
                 txn.touch(state.observed.containers[container_id].target)
-        if _others_are_gone(state, lease):
+        if _others_are_gone(state, lease) and not _another_loads(state, lease):
             _verify_memory(txn, lease)
         else:
             # What is read while others run says nothing about the time after them.
-            state.observed.room_waits = state.observed.room_read = False
+            state.observed.room.pop(lease.id, None)
             state.observed.timers.drop(("vram", lease.id))
 
 
 def _others_are_gone(state: State, lease: Lease) -> bool:
-    """Return whether nothing runs that may not, and no call is under way that could change it."""
+    """Return whether nothing runs on the lease's GPUs that may not, and no call is under way that could change it."""
     for container in state.observed.containers.values():
-        warm = container.target == lease.target and right_to_run(state, container).may_run
-        if (container.runs and not warm) or container.id in state.observed.calls:
+        if set(lease.gpus).isdisjoint(gpus_of(state, container)):
+            continue
+        call = state.observed.calls.get(container.id)
+        may_run = right_to_run(state, container).may_run
+        warm = may_run or container.target == lease.target
+        if container.runs and not may_run:
+            return False
+        if call is not None and not (call == "start" and warm and container.target != lease.target):
             return False
     return True
+
+
+def _another_loads(state: State, lease: Lease) -> bool:
+    """Return whether another target loads on one of the lease's GPUs: one at a time does, also where both would fit."""
+    return any(
+        other.phase == "starting" and not other.adopted and not set(other.gpus).isdisjoint(lease.gpus)
+        for other in state.durable.leases.values()
+    )
 
 
 def _verify_memory(txn: Txn, lease: Lease) -> None:
@@ -197,14 +213,13 @@ def _verify_memory(txn: Txn, lease: Lease) -> None:
     observed = txn.state.observed
     warm = lease.target is not None and runs(txn.state, lease.target, lease.project)
     key = ("vram", lease.id)
-    read = observed.room_read or not policy.is_read(txn.state, lease)
-    if not warm and not (read and policy.memory_is_free(txn.state, lease)):
-        observed.room_waits = True
-        if key not in observed.timers.at and not observed.gpu_dirty:
+    if not warm and not _memory_is_there(txn, lease):
+        if key not in observed.timers.at and not any(uuid in observed.dirty for uuid in lease.gpus):
             observed.timers.set(key, txn.now.at_ms + txn.state.settings.vram_return_ms)
         return
-    observed.room_waits = observed.room_read = False
-    observed.gpu_dirty = ""
+    observed.room.pop(lease.id, None)
+    for uuid in lease.gpus:
+        observed.dirty.pop(uuid, None)
     observed.timers.drop(key)
     txn.emit(RoomVerified, id=lease.id, target=lease.target)
     if lease.target is None:
@@ -214,6 +229,18 @@ def _verify_memory(txn: Txn, lease: Lease) -> None:
     if warm:
         _count_as_launched(txn, lease)
     txn.touch(lease.target)
+
+
+def _memory_is_there(txn: Txn, lease: Lease) -> bool:
+    """Return whether a reading made since everything stopped shows the room; ask for one where there is none yet."""
+    state = txn.state
+    gpus = [gpu for gpu in state.observed.gpus if gpu.uuid in lease.gpus]
+    if all(gpu.used_mib is None for gpu in gpus):
+        return len(gpus) == len(lease.gpus)
+    since_ms = state.observed.room.setdefault(lease.id, txn.now.at_ms)
+    if state.observed.gpus_read_ms < since_ms:
+        return False
+    return len(gpus) == len(lease.gpus) and all(has_room(state, gpu, lease.vram_mib, {lease.id}) for gpu in gpus)
 
 
 def _count_as_launched(txn: Txn, lease: Lease) -> None:
@@ -230,44 +257,63 @@ def _count_as_launched(txn: Txn, lease: Lease) -> None:
 
 
 def memory_overdue(txn: Txn, lease: Lease) -> None:
-    """What was stopped did not give its memory back in time: the GPU is closed until it does."""
+    """What was stopped did not give its memory back in time: its GPUs are closed until it does."""
     observed = txn.state.observed
-    observed.dirty_need_mib = lease.vram_mib
     seconds = txn.state.settings.vram_return_ms // 1000
-    observed.gpu_dirty = (
-        f"the memory of GPU {', '.join(lease.gpus)} did not come back {seconds} s after everything on it was stopped; "
-        "it opens by itself when it does"
-    )
+    for gpu in observed.gpus:
+        if gpu.uuid in lease.gpus and not has_room(txn.state, gpu, lease.vram_mib, {lease.id}):
+            held_by = ", ".join(f"pid {process.pid} ({process.used_mib} MiB)" for process in gpu.processes[:8])
+            detail = (
+                f"the memory of GPU {gpu.uuid} did not come back {seconds} s after everything on it was stopped"
+                f"{f': {held_by} still hold it' if held_by else ''}; it opens by itself when it does"
+            )
+            observed.dirty[gpu.uuid] = Dirty(lease.vram_mib, detail)
 
 
 # ---- the queue
 
 
 def advance_queue(txn: Txn) -> None:
-    """Grant the GPU if it is free: to the head of the queue if its caller is on the line, else open its window."""
+    """Serve the queue as far as there is room: whoever is on the line is granted, else a claim window opens."""
+    while txn.state.queue and _serve_one(txn):
+        pass
+
+
+def _serve_one(txn: Txn) -> bool:
+    """Serve the first ticket that can be served; nobody goes first on a GPU that an earlier one could use.
+
+    Returns False if there is none.
+    """
     state = txn.state
-    while state.queue:
-        if policy.standstill(state) or policy.not_now(state) or policy.holder(state):
-            return
-        ticket = policy.claimant(state) or policy.head(state)
-        assert ticket is not None
-        refusal = not_leasable(state, ticket.terms.target)
-        callers = on_the_line(txn, ticket.id)
+    if policy.standstill(state) or policy.not_now(state):
+        return False
+    able = {gpu.uuid for gpu in state.observed.gpus if gpu.state == "ok"}
+    taken: set[str] = set()
+    for ticket in state.queue:
+        refusal = not_leasable(state, ticket.terms)
         if refusal is not None:
             end_ticket(txn, ticket, refusal.code, refusal)
-        elif callers:
-            grant(
-                txn,
-                id_=ticket.id,
-                token_hash=ticket.token_hash,
-                token_known=ticket.token_known,
-                terms=callers[-1].terms,
-            )
-        elif ticket.window_until_ms is None:
-            open_window(txn, ticket)
-            return
-        else:
-            return
+            return True
+        callers = on_the_line(txn, ticket.id)
+        if ticket.window_until_ms is not None and not callers:
+            continue  # its room is reserved
+        terms = callers[-1].terms if callers else ticket.terms
+        wish = wish_of(state, terms)
+        found = place(state, txn.now.at_ms, wish, keep_off=taken, own_id=ticket.id)
+        if isinstance(found, Placement) and callers:
+            known = ticket.token_known
+            grant(txn, id_=ticket.id, token_hash=ticket.token_hash, token_known=known, terms=terms, place=found)
+            return True
+        if isinstance(found, Placement):
+            open_window(txn, ticket, found)
+            return True
+        if is_final(found):
+            end_ticket(txn, ticket, found.code, found)
+            return True
+        taken |= {gpu.uuid for gpu in eligible(state, wish)}
+        if taken >= able:
+            return False
+    return False
 
 
 def window_over(txn: Txn, ticket_id: str) -> None:

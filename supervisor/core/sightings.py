@@ -19,9 +19,10 @@ from supervisor.core.inputs import (
 )
 from supervisor.core.labels import merge, services_of
 from supervisor.core.leases import end_lease, failure, open_window, time_window
-from supervisor.core.model import Container, Lease
+from supervisor.core.model import Container, Lease, Terms
 from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
+from supervisor.core.room import Placement, wish_of
 from supervisor.core.state import Retry, Run, Stale, State
 from supervisor.core.targets import Standing, helpers, team_of
 from supervisor.core.txn import Txn
@@ -71,7 +72,8 @@ def _follow_run(txn: Txn, container: Container, run: Run | None, known: Containe
     # An event is sent after the start that it tells of: what started later is another run, of which no event told us.
     later = known is not None and container.started_wall_ms > known.started_wall_ms
     if not container.runs:
-        runs.pop(container.id, None)
+        if runs.pop(container.id, None) is not None:
+            txn.state.observed.stirred_ms = txn.now.at_ms
     elif run is not None and run.hinted_after is not None and not later:
         run.name, run.hinted_after = container.run, None
     elif run is None or run.name != container.run:
@@ -112,7 +114,8 @@ def gone(txn: Txn, container_id: str) -> None:
     del siblings[container_id]
     if not siblings:
         del observed.by_target[container.target]
-    observed.runs.pop(container_id, None)
+    if observed.runs.pop(container_id, None) is not None:
+        observed.stirred_ms = txn.now.at_ms
     _forget_retry(txn.state, container_id)
     _labels_changed(txn, container)
     txn.touch(container.target)
@@ -191,7 +194,7 @@ def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
         _settle_in(txn)
     if not was_synced:
         reopen_windows(txn)
-    known = [*observed.by_target, *state.durable.residents, *state.lease_by_target]
+    known = [*observed.by_target, *state.durable.residents, *state.leases_by_target]
     for target in dict.fromkeys(known):
         txn.touch(target)
 
@@ -219,8 +222,17 @@ def _settle_in(txn: Txn) -> None:
     running = {c.target: c for c in state.observed.containers.values() if c.runs and c.target is not None}
     for target, container in running.items():
         if state.lease_of(target) is None:
-            txn.emit(ResidencyBegan, target=target, project=container.project, reason="first_start")
+            begin_residency(txn, container, "first_start")
     txn.emit(FirstSync, residents=tuple(running))
+
+
+def begin_residency(txn: Txn, container: Container, reason: str) -> None:
+    """Let what runs without a lease stay until its room is needed. It is where it is pinned, or nobody knows where."""
+    target = container.target or ""
+    wish = wish_of(txn.state, Terms(target=target, owner="", priority=0, ttl_ms=0))
+    only = tuple(gpu.uuid for gpu in txn.state.observed.gpus)
+    gpus = wish.pinned or (only if len(only) == 1 else ())
+    txn.emit(ResidencyBegan, target=target, project=container.project, reason=reason, gpus=gpus, vram_mib=wish.need_mib)
 
 
 def reopen_windows(txn: Txn) -> None:
@@ -228,7 +240,8 @@ def reopen_windows(txn: Txn) -> None:
     state = txn.state
     for ticket_id in list(state.windows):
         if standstill(state) is None:
-            open_window(txn, state.durable.tickets[ticket_id])
+            ticket = state.durable.tickets[ticket_id]
+            open_window(txn, ticket, Placement(ticket.window_gpus, ticket.window_mib, ()))
         else:
             time_window(txn, ticket_id)
 

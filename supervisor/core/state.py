@@ -32,6 +32,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What the core is told once, at the start.
 
     ``aging_per_minute``: points of priority that a ticket gains per minute of waiting (0: plain priority, then FIFO).
+    ``gpu_classes``: the GPUs (UUIDs or indices) of each class that has a name. ``headroom_mib`` of each GPU are never
+    granted. ``min_residency_ms``: how long a target that was just loaded is not evicted, where no label says it.
     """
 
     mode: Mode = "stop"
@@ -49,6 +51,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     keys_ms: int = 86_400_000
     label_prefix: str = "gpu."
     gpus: tuple[Gpu, ...] = (Gpu("auto"),)
+    gpu_classes: dict[str, tuple[str, ...]] = {}
+    placement: Literal["pack", "spread"] = "pack"
+    headroom_mib: int = 0
+    min_residency_ms: int = 0
 
 
 class Durable(Struct):
@@ -156,6 +162,13 @@ class Timers(Struct):
         return self.due[0][0] if self.due else None
 
 
+class Dirty(Struct, frozen=True):
+    """A GPU that is closed because memory did not come back; it opens when ``need_mib`` (None: all of it) is free."""
+
+    need_mib: int | None
+    detail: str
+
+
 class Stale(Struct):
     """Targets, and Compose projects, whose merged labels are out of date until this step settles."""
 
@@ -171,7 +184,10 @@ class Observed(Struct):
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
     ``promised``: until when its callers were last told that a lease lives, at least.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
-    ``room_waits``: all that must stop has stopped, and the memory is awaited; ``room_read``: it was read since.
+    ``gpus`` were read at ``gpus_read_ms``; ``dirty`` ones are closed, by UUID.
+    ``room``: leases for which all that must stop has stopped, and the memory is awaited; since when.
+    ``stirred_ms``: when something last stopped running, so that memory may still be on its way back.
+    ``was_on``: the GPUs that a target had while it last had a right to run.
     """
 
     containers: dict[str, Container] = field(default_factory=dict)
@@ -192,10 +208,11 @@ class Observed(Struct):
     down_since: dict[str, int] = field(default_factory=dict)
     timers: Timers = field(default_factory=Timers)
     gpus: tuple[Gpu, ...] = ()
-    gpu_dirty: str = ""
-    dirty_need_mib: int | None = None
-    room_waits: bool = False
-    room_read: bool = False
+    gpus_read_ms: int = -1
+    dirty: dict[str, Dirty] = field(default_factory=dict)
+    room: dict[str, int] = field(default_factory=dict)
+    stirred_ms: int = -1_000_000
+    was_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
     synced: bool = False
     ever_synced: bool = False
     engine_reason: str = "not connected yet"
@@ -207,7 +224,12 @@ class Observed(Struct):
     @property
     def memory_wanted(self) -> bool:
         """Whether something waits for the next reading of the GPUs' memory."""
-        return self.room_waits or bool(self.gpu_dirty)
+        return bool(self.room or self.dirty)
+
+    @property
+    def read_wanted(self) -> bool:
+        """Whether somebody waits for the first reading since what must stop for it has stopped."""
+        return any(since_ms > self.gpus_read_ms for since_ms in self.room.values())
 
 
 class State:
@@ -220,7 +242,7 @@ class State:
         self.queue: SortedKeyList = SortedKeyList(key=self.rank)
         self.ids_by_token: dict[str, str] = {}
         self.ids_by_scope: dict[str, str] = {}
-        self.lease_by_target: dict[str, str] = {}
+        self.leases_by_target: dict[str, dict[str, None]] = {}
         self.windows: dict[str, None] = {}
         for ticket in self.durable.tickets.values():
             self.index_ticket(ticket)
@@ -252,21 +274,29 @@ class State:
         if lease.terms.scope:
             self.ids_by_scope[lease.terms.scope] = lease.id
         if lease.target is not None:
-            self.lease_by_target[lease.target] = lease.id
+            self.leases_by_target.setdefault(lease.target, {})[lease.id] = None
 
     def unindex(self, held: Ticket | Lease) -> None:
         if isinstance(held, Ticket):
             self.queue.remove(held)
             self.windows.pop(held.id, None)
         elif held.target is not None:
-            self.lease_by_target.pop(held.target, None)
+            holders = self.leases_by_target[held.target]
+            del holders[held.id]
+            if not holders:
+                del self.leases_by_target[held.target]
         self.ids_by_token.pop(held.token_hash, None)
         if held.terms.scope:
             self.ids_by_scope.pop(held.terms.scope, None)
 
     def lease_of(self, target: str) -> Lease | None:
-        lease_id = self.lease_by_target.get(target)
+        """Return the lease of a target; of several holders the first, which leads them."""
+        lease_id = next(iter(self.leases_by_target.get(target, ())), None)
         return self.durable.leases[lease_id] if lease_id else None
+
+    def leads(self, lease: Lease) -> bool:
+        """Return whether a lease is the first of its target's; a bare one always is."""
+        return lease.target is None or next(iter(self.leases_by_target[lease.target])) == lease.id
 
     def containers_of(self, target: str) -> list[Container]:
         return [self.observed.containers[id_] for id_ in self.observed.by_target.get(target, ())]

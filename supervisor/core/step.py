@@ -35,12 +35,13 @@ from supervisor.core.inputs import (
 )
 from supervisor.core.leases import end_lease, end_ticket, ended_refusal, refuse_all, start_ttl, start_window
 from supervisor.core.model import Now
-from supervisor.core.policy import has_room, standstill
+from supervisor.core.policy import standstill
 from supervisor.core.requests import acquire, claim, renew
+from supervisor.core.room import has_room
 from supervisor.core.settle import down_over, memory_overdue, ready_over, settle, window_over
 from supervisor.core.sightings import call_done, hinted, lost, reopen_windows, seen, snapshot
 from supervisor.core.state import State
-from supervisor.core.targets import right_to_run
+from supervisor.core.targets import gpus_of, right_to_run
 from supervisor.core.txn import Step, Txn
 
 __all__ = ["Step", "step"]
@@ -143,10 +144,14 @@ def _read_vram(txn: Txn, read: VramRead) -> None:
     state = txn.state
     observed = state.observed
     observed.gpus = read.gpus
-    observed.room_read = observed.room_waits
-    by_right = (c for c in observed.containers.values() if c.runs and right_to_run(state, c).may_run)
-    if observed.gpu_dirty and (all(has_room(gpu, observed.dirty_need_mib) for gpu in read.gpus) or any(by_right)):
-        observed.gpu_dirty = ""
+    observed.gpus_read_ms = txn.now.at_ms if read.began_ms is None else read.began_ms
+    for gpu in read.gpus:
+        dirty = observed.dirty.get(gpu.uuid)
+        if dirty is None:
+            continue
+        by_right = (c for c in observed.containers.values() if c.runs and right_to_run(state, c).may_run)
+        if has_room(state, gpu, dirty.need_mib, ()) or any(gpu.uuid in gpus_of(state, c) for c in by_right):
+            del observed.dirty[gpu.uuid]
 
 
 def _tick(txn: Txn) -> None:
@@ -157,7 +162,7 @@ def _tick(txn: Txn) -> None:
         what, id_ = due
         if what == "retry":
             container = state.observed.containers.get(id_) or state.observed.unlabelled.get(id_)
-            for target in [container.target] if container and container.target else list(state.lease_by_target):
+            for target in [container.target] if container and container.target else list(state.leases_by_target):
                 txn.touch(target)
         elif what == "tally":
             tally_over(txn, id_)

@@ -85,12 +85,25 @@ def room_is_being_made(state: State) -> bool:
     return any(lease.phase == "making_room" for lease in state.durable.leases.values())
 
 
-def nothing_intrudes(state: State) -> bool:
-    """Return whether nothing runs that may not: between "room verified" and "ready" nothing else may load.
+def gpus_of(state: State, container: Container) -> tuple[str, ...]:
+    """Return the GPUs that a labelled container uses, or may use where nobody knows better: all of them."""
+    target = container.target or ""
+    lease, resident = state.lease_of(target), state.durable.residents.get(target)
+    known = lease.gpus if lease is not None else resident.gpus if resident is not None else ()
+    return known or state.observed.was_on.get(target) or tuple(gpu.uuid for gpu in state.observed.gpus)
+
+
+def nothing_intrudes(state: State, lease: Lease) -> bool:
+    """Return whether nothing runs on the GPUs of ``lease`` that may not: while it loads, nothing else may.
 
     Something may have loaded while the supervisor was down, or be on its way out.
     """
-    return all(right_to_run(state, c).may_run for c in state.observed.containers.values() if c.runs)
+    return not any(
+        container.runs
+        and not right_to_run(state, container).may_run
+        and not set(lease.gpus).isdisjoint(gpus_of(state, container))
+        for container in state.observed.containers.values()
+    )
 
 
 # ---- how far a leased target is

@@ -88,7 +88,7 @@ class Box:
     def feed(self, item: Input) -> list[AnyFact]:
         before = len(self.kernel.pending)
         self.kernel.feed(self.now, item)
-        if self.state.observed.room_waits and not self.state.observed.room_read:
+        if self.state.observed.read_wanted:
             self.kernel.feed(self.now, VramRead(self.state.observed.gpus))
         facts = self.kernel.pending[before:]
         self.facts += facts

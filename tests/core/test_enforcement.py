@@ -160,7 +160,7 @@ def test_a_stop_that_changed_nothing_is_retried_with_backoff_and_raises_an_alarm
 
     assert 3 <= tries <= 8
     assert kinds(box.facts).count("StopFailed") == 1
-    assert "bare" not in box.state.lease_by_target
+    assert "bare" not in box.state.leases_by_target
 
 
 def test_a_recreated_container_is_the_same_target_and_never_a_second_master():

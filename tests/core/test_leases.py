@@ -147,7 +147,7 @@ def test_a_lease_expires_on_time_and_not_only_when_somebody_asks():
     box.advance(59)
     assert isinstance(box.renew(request), Renewed)
     box.advance(59)
-    assert "llm" in box.state.lease_by_target
+    assert "llm" in box.state.leases_by_target
     box.advance(2)
 
     ended = box.facts[-1]
@@ -539,7 +539,7 @@ def test_a_stopped_container_is_not_freed_memory():
     request = box.ask("tts")
     box.obey()
     assert box.code(request) == ""
-    assert box.state.observed.room_waits
+    assert box.state.observed.room
     box.feed(VramRead((Gpu("SIM-0", total_mib=24_576, used_mib=300),)))
     box.obey()
 
@@ -553,7 +553,7 @@ def test_memory_that_does_not_come_back_closes_the_gpu_until_it_does():
     stuck = box.ask("tts", ready_timeout_ms=30_000)
     box.obey()
     box.advance(6)
-    assert box.state.observed.gpu_dirty
+    assert box.state.observed.dirty
     box.advance(30)
     assert box.code(stuck) == "target_timeout"
     assert box.code(box.ask("tts")) == "gpu_dirty"

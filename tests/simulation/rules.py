@@ -130,13 +130,13 @@ class Rules:
             storage_full=observed.storage_full,
             safe_mode=bool(observed.safe_mode),
             stopping=observed.stopping,
-            dirty=bool(self._was_dirty and observed.gpu_dirty),
+            dirty=bool(self._was_dirty and observed.dirty),
         )
         for fact in facts:
             require("hash of" not in getattr(fact, "detail", ""), "no token, nor its hash, is in what people read")
             self._look_at(fact)
             self.decided.take(fact, circumstances)
-        self._was_dirty = bool(observed.gpu_dirty)
+        self._was_dirty = bool(observed.dirty)
         self._decided_facts = bool(facts)
 
     def stepped(self, now: Now, item: Input) -> None:
@@ -404,7 +404,7 @@ class Rules:
         assert self.life is not None
         observed = self.life.kernel.state.observed
         holder = next(iter(self.decided.leases), None)
-        waits = observed.room_waits and observed.synced and not self.life.catching_up and not observed.gpu_dirty
+        waits = observed.room_waits and observed.synced and not self.life.catching_up and not observed.dirty
         if not waits:
             self.waits_for = None
         elif holder != self.waits_for:

@@ -132,7 +132,7 @@ def test_a_dirty_gpu_is_read_on_and_opens_with_what_an_idle_driver_keeps():
     assert box.state.observed.memory_wanted, "nobody has a lease, and the GPU is read all the same"
     box.feed(VramRead((Gpu("SIM-0", total_mib=24_576, used_mib=300),)))
 
-    assert not box.state.observed.gpu_dirty
+    assert not box.state.observed.dirty
 
 
 def test_equal_ranks_are_served_in_the_order_of_arrival():

@@ -142,7 +142,7 @@ class World:
         adopted = all(lease.adopted for lease in state.durable.leases.values())
         require(adopted, "the leases of those who died have expired, the others were given back")
         require(not observed.calls, "no call is under way")
-        require(not observed.gpu_dirty, "the GPU has opened again")
+        require(not observed.dirty, "the GPU has opened again")
         require(not self.life.kernel.pending, "all facts are on disk")
         rules.compare_replay(state)
         running = {one.target for one in self.box.engine.containers.values() if one.status in RUNNING}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from supervisor.api.shapes import ForecastAnswer
-from supervisor.api.views.leases import ahead_of, at, gpu_held_until
+from supervisor.api.views.leases import ahead_of, at, held_until
 from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.model import Now, Terms
+from supervisor.core.room import wish_of
 from supervisor.core.state import State
 from supervisor.core.targets import spec_of
 
@@ -28,8 +29,8 @@ def forecast_view(state: State, now: Now, terms: Terms, *, priority_given: bool)
         evicts=seen.evicts,
         start=seen.start,
         position=seen.position,
-        ahead=ahead_of(state, seen.position) if seen.position is not None else (),
-        until=at(now, gpu_held_until(state)) if waits else None,
+        ahead=ahead_of(state, wish_of(state, terms), seen.position) if seen.position is not None else (),
+        until=at(now, held_until(state, wish_of(state, terms))) if waits else None,
         problems=spec.problems if spec is not None else (),
     )
 

@@ -6,9 +6,9 @@ from itertools import islice
 
 from supervisor.api.shapes import Ahead, EndedView, LeaseState, LeaseView, QueueEntry, TicketView
 from supervisor.api.times import rfc3339
-from supervisor.core import policy
-from supervisor.core.model import Ended, Lease, Now, Ticket
-from supervisor.core.requests import why_busy
+from supervisor.core.model import Ended, Lease, Now, Terms, Ticket
+from supervisor.core.requests import why_waits
+from supervisor.core.room import Wish, eligible, wish_of
 from supervisor.core.state import State
 from supervisor.core.targets import standing
 
@@ -89,7 +89,8 @@ def _why_not_ready(state: State, lease: Lease) -> str:
     if not state.observed.synced:
         return f"not in sync with the container engine ({state.observed.engine_reason})"
     if lease.phase == "making_room":
-        return state.observed.gpu_dirty or _room_awaited(state, lease)
+        dirty = [state.observed.dirty[uuid].detail for uuid in lease.gpus if uuid in state.observed.dirty]
+        return "; ".join(dirty) or _room_awaited(state, lease)
     return standing(state, lease).detail or f"the containers of {lease.target} are starting"
 
 
@@ -119,54 +120,79 @@ def ticket_view(state: State, now: Now, ticket: Ticket) -> TicketView:
         ttl_seconds=ticket.terms.ttl_ms // 1000,
         queued_at=rfc3339(ticket.queued_wall_ms),
         position=position,
-        ahead=ahead_of(state, position),
-        why=why_waiting(ticket, position, why_closed(state)),
+        ahead=ahead_of(state, wish_of(state, ticket.terms), position),
+        why=_why_waiting(ticket, position, Closed(state, now)),
         until=at(now, waits_until(state, ticket)),
     )
 
 
-def ahead_of(state: State, position: int) -> tuple[Ahead, ...]:
-    """Return who has the GPU, and the first of those who are in the queue before ``position``."""
-    lease = policy.holder(state)
-    first = (
-        [Ahead(lease.id, lease.target, lease.terms.owner, lease.terms.priority, lease_state(state, lease))]
-        if lease is not None
-        else []
-    )
+def holders(state: State, wish: Wish) -> list[Lease]:
+    """Return the leases on GPUs that a wish could use."""
+    able = {gpu.uuid for gpu in eligible(state, wish)}
+    return [lease for lease in state.durable.leases.values() if not able.isdisjoint(lease.gpus)]
+
+
+def ahead_of(state: State, wish: Wish, position: int) -> tuple[Ahead, ...]:
+    """Return who has the GPUs that a wish could use, and the first of those before ``position`` in the queue."""
+    first = [
+        Ahead(lease.id, lease.target, lease.terms.owner, lease.terms.priority, lease_state(state, lease))
+        for lease in islice(holders(state, wish), AHEAD_MAX)
+    ]
     tickets = islice(state.queue, min(position, AHEAD_MAX))
     return (*first, *(Ahead(t.id, t.terms.target, t.terms.owner, t.terms.priority, ticket_state(t)) for t in tickets))
 
 
-def why_closed(state: State) -> str:
-    """Return why the GPU is not handed to the head of the queue now, in one sentence; the same for every ticket."""
-    refusal = policy.standstill(state) or policy.not_now(state) or why_busy(state)
-    return refusal.detail if refusal is not None else "its turn is coming up"
+class Closed:
+    """Why GPUs are not handed out now, in one sentence for each kind of request: thousands may wait for the same."""
+
+    def __init__(self, state: State, now: Now) -> None:
+        self._state, self._now = state, now
+        self._known: dict[tuple[str | None, int, int | None, str | None], str] = {}
+
+    def to(self, terms: Terms) -> str:
+        kind = (terms.target, terms.gpus, terms.vram_mib, terms.gpu_class)
+        if kind not in self._known:
+            refusal = why_waits(self._state, self._now.at_ms, terms)
+            self._known[kind] = refusal.detail
+        return self._known[kind]
 
 
-def why_waiting(ticket: Ticket, position: int, closed: str) -> str:
+def _why_waiting(ticket: Ticket, position: int, closed: Closed) -> str:
     """Return why a ticket waits, in one sentence."""
     if ticket.window_until_ms is not None:
         return "it is its turn: claim it"
-    return closed if position == 0 else f"{closed}; {position} ahead of it in the queue"
+    why = closed.to(ticket.terms)
+    return why if position == 0 else f"{why}; {position} ahead of it in the queue"
 
 
 def waits_until(state: State, ticket: Ticket) -> int | None:
     """Return the moment (supervisor time) at which something changes for a ticket at the latest, if one is known."""
     if ticket.window_until_ms is not None:
         return state.observed.timers.at.get(("window", ticket.id), ticket.window_until_ms)
-    return gpu_held_until(state)
+    return held_until(state, wish_of(state, ticket.terms))
 
 
-def gpu_held_until(state: State) -> int | None:
-    """Return until when the GPU is held unless its lease is renewed, in supervisor time; None if nobody can say."""
-    lease = policy.holder(state)
-    return state.observed.expires.get(lease.id) if lease is not None else None
+def held_until(state: State, wish: Wish) -> int | None:
+    """Return until when the GPUs that a wish could use are held unless leases are renewed, in supervisor time; None if
+    nobody can say.
+    """
+    expires = [state.observed.expires.get(lease.id) for lease in holders(state, wish)]
+    return min((at_ms for at_ms in expires if at_ms is not None), default=None)
 
 
 def queue_entries(state: State, now: Now) -> tuple[QueueEntry, ...]:
     """Return the whole queue in order, in one pass: thousands may wait."""
-    closed = why_closed(state)
-    holder_until = at(now, gpu_held_until(state))
+    closed = Closed(state, now)
+    until: dict[Wish, str | None] = {}
+
+    def until_of(ticket: Ticket) -> str | None:
+        if ticket.window_until_ms is not None:
+            return at(now, waits_until(state, ticket))
+        wish = wish_of(state, ticket.terms)
+        if wish not in until:
+            until[wish] = at(now, held_until(state, wish))
+        return until[wish]
+
     return tuple(
         QueueEntry(
             id=ticket.id,
@@ -176,8 +202,8 @@ def queue_entries(state: State, now: Now) -> tuple[QueueEntry, ...]:
             priority=ticket.terms.priority,
             queued_at=rfc3339(ticket.queued_wall_ms),
             position=position,
-            why=why_waiting(ticket, position, closed),
-            until=holder_until if ticket.window_until_ms is None else at(now, waits_until(state, ticket)),
+            why=_why_waiting(ticket, position, closed),
+            until=until_of(ticket),
         )
         for position, ticket in enumerate(state.queue)
     )

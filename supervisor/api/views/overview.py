@@ -9,6 +9,7 @@ from supervisor.api.views.leases import lease_view, queue_entries
 from supervisor.api.views.targets import briefs, stray
 from supervisor.core import policy
 from supervisor.core.model import Gpu, Now
+from supervisor.core.room import closed
 from supervisor.core.state import State
 
 
@@ -43,22 +44,22 @@ def journal_view(state: State) -> JournalView:
 
 
 def _gpu_view(state: State, gpu: Gpu) -> GpuView:
-    lease = policy.holder(state)
-    mine = lease is not None and gpu.uuid in lease.gpus
+    leases = [lease.id for lease in state.durable.leases.values() if gpu.uuid in lease.gpus]
     return GpuView(
         uuid=gpu.uuid,
         index=gpu.index,
         name=gpu.name,
         total_mib=gpu.total_mib,
         used_mib=gpu.used_mib,
-        lease=lease.id if lease is not None and mine else None,
-        problem=state.observed.gpu_dirty,
+        lease=leases[0] if leases else None,
+        problem=closed(state, gpu),
     )
 
 
 def readiness(state: State, now: Now) -> Readiness:
     """Say whether a request could be granted if nobody held the GPU, with one line each for what that takes."""
-    ready = policy.standstill(state) is None and policy.not_now(state) is None
+    open_ = any(not closed(state, gpu) for gpu in state.observed.gpus)
+    ready = open_ and policy.standstill(state) is None and policy.not_now(state) is None
     journal = journal_view(state)
     return Readiness(
         ready=ready,
@@ -75,7 +76,7 @@ def _engine_line(state: State, now: Now) -> str:
 
 
 def _gpus_line(state: State) -> str:
-    if state.observed.gpu_dirty:
-        return state.observed.gpu_dirty
-    names = [gpu.uuid for gpu in state.observed.gpus]
-    return f"{len(names)} known: {', '.join(names)}" if names else "none known"
+    gpus = state.observed.gpus
+    shut = [f"{gpu.uuid} is closed: {why}" for gpu in gpus if (why := closed(state, gpu))]
+    names = ", ".join(gpu.uuid for gpu in gpus)
+    return "; ".join([f"{len(gpus)} known: {names}" if gpus else "none known", *shut])

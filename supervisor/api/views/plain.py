@@ -8,8 +8,7 @@ from msgspec.structs import replace
 from supervisor.api.shapes import PlainLease, PlainService, PlainState, PlainStatus, PlainTarget, PlainTicket
 from supervisor.api.times import epoch_s
 from supervisor.api.views.targets import known_targets, master_of, problems_of, target_state
-from supervisor.core import policy
-from supervisor.core.model import Container, Now, Ticket
+from supervisor.core.model import Container, Lease, Now, Ticket
 from supervisor.core.state import State
 from supervisor.core.targets import members
 
@@ -46,13 +45,13 @@ def plain_view(state: State, now: Now) -> PlainView:
 def current_target(state: State) -> str | None:
     """Return the last target that was granted, while it has a lease or is resident."""
     target = state.durable.last_target
-    if target is not None and (target in state.lease_by_target or target in state.durable.residents):
+    if target is not None and (target in state.leases_by_target or target in state.durable.residents):
         return target
     return None
 
 
 def _state(state: State, now: Now, target: str | None) -> PlainState:
-    lease = policy.holder(state)
+    lease = _lease(state, target)
     expires_at_ms = state.observed.expires.get(lease.id) if lease is not None else None
     expires_at = epoch_s(now.wall_of(expires_at_ms)) if expires_at_ms is not None else None
     return PlainState(
@@ -63,8 +62,14 @@ def _state(state: State, now: Now, target: str | None) -> PlainState:
     )
 
 
+def _lease(state: State, target: str | None) -> Lease | None:
+    """Return the lease of the current target; where there is none, any other: somebody has a GPU."""
+    lease = state.lease_of(target) if target is not None else None
+    return lease or next(iter(state.durable.leases.values()), None)
+
+
 def _since_wall_ms(state: State, target: str | None) -> int:
-    lease = policy.holder(state)
+    lease = _lease(state, target)
     if lease is not None:
         return lease.granted_wall_ms
     resident = state.durable.residents.get(target or "")

@@ -16,7 +16,7 @@ from supervisor.core.targets import members, right_to_run, spec_of
 
 def known_targets(state: State) -> list[str]:
     """Return every target that is there, is remembered, or is leased, by name."""
-    return sorted({*state.observed.specs, *state.durable.remembered, *state.durable.residents, *state.lease_by_target})
+    return sorted({*state.observed.specs, *state.durable.remembered, *state.durable.residents, *state.leases_by_target})
 
 
 def master_of(state: State, target: str) -> Container | None:
