@@ -16,8 +16,9 @@ import msgspec
 from msgspec import Struct
 
 from supervisor.core import problems
+from supervisor.core.devices import Devices, Request, asked_for
 from supervisor.core.errors import SupervisorError
-from supervisor.core.labels import PREFIX, Parsed, TargetSpec, merge, parse, services_of, stray_problems
+from supervisor.core.labels import PREFIX, TargetSpec, merge, parse, services_of, stray_problems, with_labels
 from supervisor.core.model import Condition, Container, Dependency, Problem
 from supervisor.core.values import shown
 
@@ -76,9 +77,31 @@ class _RestartPolicy(Struct):
     condition: str = "any"
 
 
+class _DeviceRequest(Struct):
+    """Compose writes ``all`` as -1, and that where there is neither a count nor an id."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: list[str] | None = None
+    capabilities: list[str] | None = None
+
+
+class _Reservations(Struct):
+    devices: list[_DeviceRequest] | None = None
+
+
+class _Resources(Struct):
+    reservations: _Reservations | None = None
+
+
 class _Deploy(Struct):
     replicas: int | None = None
     restart_policy: _RestartPolicy | None = None
+    resources: _Resources | None = None
+
+
+class _Device(Struct):
+    source: str = ""
 
 
 class _Service(Struct):
@@ -90,6 +113,10 @@ class _Service(Struct):
     scale: int | None = None
     container_name: str = ""
     profiles: list[str] | None = None
+    gpus: list[_DeviceRequest] | None = None
+    devices: list[_Device | str] | None = None
+    runtime: str = ""
+    environment: dict[str, str | None] | None = None
 
 
 class _Configuration(Struct):
@@ -247,6 +274,7 @@ def _containers(project: str, name: str, service: _Service, prefix: str) -> list
     )
     check = service.healthcheck or _Healthcheck()
     none = check.disable or (check.test or [""])[0] == "NONE"
+    asked = _gpus(service, deploy)
     made: list[Container] = []
     for number in range(1, count + 1):
         called = service.container_name or f"{project}-{name}-{number}"
@@ -254,12 +282,6 @@ def _containers(project: str, name: str, service: _Service, prefix: str) -> list
         container = Container(
             id=f"{project}/{name}/{number}",
             name=called,
-            target=says.target,
-            master=says.master,
-            vram_mib=says.vram_mib,
-            priority=says.priority,
-            # Replicas have the same labels: what is wrong with them is said once.
-            problems=says.problems if number == 1 else (),
             project=project,
             service=name,
             number=number,
@@ -267,15 +289,41 @@ def _containers(project: str, name: str, service: _Service, prefix: str) -> list
             restart_policy=RESTARTS.get(restart, restart),
             healthcheck=not none,
         )
-        made.append(_unsure_of_healthcheck(container, says, prefix) if not check.test and not none else container)
+        container = with_labels(container, says, asked, prefix=prefix)
+        if number > 1:
+            # Replicas have the same labels: what is wrong with them is said once.
+            container = msgspec.structs.replace(container, problems=())
+        made.append(_unsure_of_healthcheck(container, prefix) if not check.test and not none else container)
     return made
 
 
-def _unsure_of_healthcheck(container: Container, says: Parsed, prefix: str) -> Container:
+def _gpus(service: _Service, deploy: _Deploy) -> Devices:
+    """The GPUs that Compose would ask Docker for. ``gpus`` needs no capability: Compose adds it.
+
+    Source: docker/compose pkg/compose/create.go, ``getDeployResources`` and ``setReservations``.
+    """
+    reserved = deploy.resources.reservations.devices if deploy.resources and deploy.resources.reservations else None
+    asked = [
+        Request(
+            driver=one.driver,
+            ids=tuple(one.device_ids or ()),
+            count=one.count,
+            capabilities=frozenset(one.capabilities or ()) | more,
+        )
+        for requests, more in ((reserved, frozenset()), (service.gpus, frozenset({"gpu"})))
+        for one in requests or ()
+    ]
+    paths = [one.split(":")[0] if isinstance(one, str) else one.source for one in service.devices or ()]
+    asked += [Request(driver="cdi", ids=(path,)) for path in paths]
+    visible = (service.environment or {}).get("NVIDIA_VISIBLE_DEVICES")
+    return asked_for(asked, service.runtime, visible)
+
+
+def _unsure_of_healthcheck(container: Container, prefix: str) -> Container:
     """Warn where a master relies on a healthcheck of its image, which only the engine can see."""
-    if says.target is None or not says.master:
+    if container.target is None or not container.master:
         return container
-    problem = problems.without_healthcheck(says.target, container, prefix)
+    problem = problems.without_healthcheck(container.target, container, prefix)
     message = f"{problem.message} in its compose file: unless its image has one, nobody can tell when it is ready"
     warning = msgspec.structs.replace(problem, message=message, severity="warning")
     return msgspec.structs.replace(container, problems=(*container.problems, warning))

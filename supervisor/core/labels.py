@@ -1,7 +1,7 @@
 """gpu.* labels: the one table, what one container says with them, and what a target's containers say together.
 
 Pure: labels in, values and problems out. Nothing in here raises for what somebody wrote into a label, and no label is
-silently ignored: each is in the result or in a problem. ``core.reference`` makes labels.md of the tables in here.
+silently ignored: each is in the result or in a problem. ``core.reference`` makes labels.md of the table in here.
 """
 
 from __future__ import annotations
@@ -13,11 +13,29 @@ from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
-from supervisor.core import problems
+from supervisor.core import devices, problems
+from supervisor.core.devices import Devices, parse_devices
 from supervisor.core.model import Container, Problem, Sharing
-from supervisor.core.problems import Service, age, order
-from supervisor.core.values import BadValue, parse_bool, parse_int, parse_mib, parse_target, shown
+from supervisor.core.problems import Common, Service, age, order
+from supervisor.core.values import (
+    BadValue,
+    parse_bool,
+    parse_class,
+    parse_groups,
+    parse_holders,
+    parse_int,
+    parse_limit_ms,
+    parse_mib,
+    parse_sharing,
+    parse_size_mib,
+    parse_target,
+    shown,
+    spelled_holders,
+    spelled_limit,
+    spelled_sharing,
+)
 
 PREFIX = "gpu."
 UNKNOWN_MAX = 20
@@ -26,7 +44,10 @@ NO_SERVICES: Mapping[Service, str] = MappingProxyType({})
 
 
 class Label(Struct, frozen=True, kw_only=True):
-    """One label: ``name`` comes after the prefix, ``field`` is what ``parse`` makes of it in ``Parsed``."""
+    """One label: ``name`` comes after the prefix, ``field`` is what ``parse`` makes of it in ``Parsed``.
+
+    ``common`` is there where containers of a target that give the label must agree: it spells a value for people.
+    """
 
     name: str
     field: str
@@ -35,6 +56,7 @@ class Label(Struct, frozen=True, kw_only=True):
     default: str
     meaning: str
     example: str
+    common: Callable[[Any], str] | None = None
 
 
 def _parse_priority(text: str) -> int:
@@ -73,6 +95,15 @@ LABELS = (
         example="8192",
     ),
     Label(
+        name="vram",
+        field="vram_mib",
+        parse=parse_size_mib,
+        value="size with its unit",
+        default="none",
+        meaning="The same as `gpu.vram-mib`, in other words: one of the two is enough.",
+        example="12GiB",
+    ),
+    Label(
         name="priority",
         field="priority",
         parse=_parse_priority,
@@ -81,26 +112,97 @@ LABELS = (
         meaning="The target's rank in the queue where a request gives none; a higher one goes first. "
         "Containers of a target that give one must agree.",
         example="10",
+        common=str,
+    ),
+    Label(
+        name="coexist-with",
+        field="coexist",
+        parse=parse_sharing,
+        value="`none`, `any`, or list of targets and `@groups`",
+        default="none",
+        meaning="With whom the target shares a GPU, leased or resident, where their sizes fit: both must agree. "
+        "`@bare` are the leases without a target. Containers of a target that give it must agree.",
+        example="whisper, @small",
+        common=spelled_sharing,
+    ),
+    Label(
+        name="groups",
+        field="groups",
+        parse=parse_groups,
+        value="list of names, made like those of targets",
+        default="none",
+        meaning="Groups that the target is in, for the `gpu.coexist-with` of others; "
+        "those of all its containers together.",
+        example="small, speech",
+    ),
+    Label(
+        name="max-holders",
+        field="max_holders",
+        parse=parse_holders,
+        value="whole number, from 1, or `unlimited`",
+        default="1",
+        meaning="How many leases the target may have at a time. Who joins pays no start; the target is released when "
+        "the last one goes. Containers of a target that give it must agree.",
+        example="unlimited",
+        common=spelled_holders,
+    ),
+    Label(
+        name="idle-timeout",
+        field="idle_timeout_ms",
+        parse=parse_limit_ms,
+        value="duration, or `none`",
+        default="the configuration's",
+        meaning="A resident target is stopped when it has had no lease for so long. "
+        "Containers of a target that give it must agree.",
+        example="30m",
+        common=spelled_limit,
+    ),
+    Label(
+        name="min-residency",
+        field="min_residency_ms",
+        parse=parse_limit_ms,
+        value="duration, or `none`",
+        default="the configuration's",
+        meaning="A target that was just started is neither evicted nor preempted for so long. "
+        "Containers of a target that give it must agree.",
+        example="2m",
+        common=spelled_limit,
+    ),
+    Label(
+        name="max-hold",
+        field="max_hold_ms",
+        parse=parse_limit_ms,
+        value="duration, or `none`",
+        default="the configuration's",
+        meaning="A lease that is renewed for ever ends after so long while others wait. "
+        "Containers of a target that give it must agree.",
+        example="4h",
+        common=spelled_limit,
+    ),
+    Label(
+        name="devices",
+        field="devices",
+        parse=parse_devices,
+        value="`all`, or list of GPUs: index, UUID, or at least 8 digits of one",
+        default="what Docker was asked for",
+        meaning="The GPUs that the container uses, where that is not what Docker was asked for. "
+        "A target waits for all that its containers use.",
+        example="0, GPU-5e2f1c3a",
+    ),
+    Label(
+        name="class",
+        field="gpu_class",
+        parse=parse_class,
+        value="`[a-z0-9][a-z0-9._-]{0,62}`",
+        default="none",
+        meaning="Only GPUs of this class, a name that the configuration gives them. "
+        "Containers of a target that give it must agree.",
+        example="high",
+        common=str,
     ),
 )
-
-PROBLEMS = {
-    "bad_target_name": "`gpu.target` is malformed: the container belongs to no target, so it is neither managed nor "
-    "ever stopped.",
-    "bad_value": "A label's value cannot be read.",
-    "no_master": "No container of the target is its master.",
-    "several_masters": "More than one container of the target is its master; `--scale` makes several of one service.",
-    "master_without_healthcheck": "The master has no Docker healthcheck, so nobody can tell when the target is ready.",
-    "conflicting_values": "Containers of the target give different values where one is meant for all.",
-    "several_projects": "Containers of two Compose projects (or of one, and of none) carry the same `gpu.target`.",
-    "depends_on_other_target": "A service depends on a service of another target, and both cannot have the GPU.",
-    "no_target": "Warning: there are other labels but no `gpu.target`, so none of them counts.",
-    "unknown_label": "Warning: there is no such label; the nearest known one is named.",
-    "restart_policy": "Warning: Docker itself starts a container with `restart: always` or `unless-stopped` at boot, "
-    'before anybody can judge it. `restart: "no"` leaves starting to the lease.',
-    "no_labels": "Nothing that was checked has any of these labels.",
-    "not_checked": "Warning: a labelled service was not checked, because it is in a profile that is not active.",
-}
+COMMON: Sequence[Common] = tuple((label.name, label.field, label.common) for label in LABELS if label.common)
+"""The labels that are one for the whole target."""
 
 
 class Parsed(Struct, frozen=True, kw_only=True):
@@ -110,6 +212,14 @@ class Parsed(Struct, frozen=True, kw_only=True):
     master: bool = False
     vram_mib: int | None = None
     priority: int | None = None
+    coexist: Sharing | None = None
+    groups: tuple[str, ...] = ()
+    max_holders: int | None = None
+    idle_timeout_ms: int | None = None
+    min_residency_ms: int | None = None
+    max_hold_ms: int | None = None
+    devices: Devices | None = None
+    gpu_class: str | None = None
     problems: tuple[Problem, ...] = ()
 
 
@@ -118,7 +228,11 @@ class TargetSpec(Struct, frozen=True, kw_only=True):
 
     ``vram_mib`` None: nobody declared a size, it needs the whole GPU. ``project`` is the Compose project ("" for
     none, or where several are named: then it is invalid). ``master`` is the id of the one master container.
-    ``priority`` is the highest where containers disagree.
+    ``priority`` is the highest where containers disagree; of other values, what the first of them says.
+
+    ``groups`` and ``devices`` are those of all containers, ``devices`` as they were written (see ``core.devices``).
+    ``device_count``: the first so many by index, too. With neither, nor ``all_devices``, it may use any GPU.
+    Limits (``*_ms``) are 0 where they are switched off, and None where only the configuration says.
     """
 
     name: str
@@ -153,9 +267,12 @@ def parse(labels: Mapping[str, str], *, container: str, service: str, prefix: st
     given = [label for label in LABELS if prefix + label.name in labels]
     for label in given:
         try:
-            values[label.field] = label.parse(labels[prefix + label.name])
+            value = label.parse(labels[prefix + label.name])
         except BadValue as refusal:
             refusals[prefix + label.name] = refusal
+        else:
+            # Only sizes have two labels: the larger one is safe.
+            values[label.field] = max(values[label.field], value) if label.field in values else value
     target = values.get("target")
     who = problems.who(container, service)
     new = partial(Problem, target=target, container=shown(container), service=shown(service))
@@ -166,6 +283,8 @@ def parse(labels: Mapping[str, str], *, container: str, service: str, prefix: st
             code, outcome = "bad_target_name", "; it belongs to no target, and none of its labels counts"
         message = f"{who} has a bad {name}: {why}{outcome}"
         found.append(new(code, message, why.hint, label=name, value=shown(labels[name])))
+    if (sizes := _two_sizes(labels, refusals, prefix)) is not None:
+        found.append(new("conflicting_values", f"{who} has {sizes}", "leave one of them", label=f"{prefix}vram"))
     if given and f"{prefix}target" not in labels:
         names = ", ".join(prefix + label.name for label in given)
         message = f"{who} has {names} but no {prefix}target: none of its labels counts"
@@ -173,6 +292,34 @@ def parse(labels: Mapping[str, str], *, container: str, service: str, prefix: st
     for name, what, hint in _unknown(labels, prefix):
         found.append(new("unknown_label", f"{who} has {what}", hint, "warning", label=name))
     return Parsed(**values if target is not None else {}, problems=tuple(found))
+
+
+def _two_sizes(labels: Mapping[str, str], refused: Mapping[str, BadValue], prefix: str) -> str | None:
+    """Say what the two labels for one size are, if they differ."""
+    first, second = f"{prefix}vram-mib", f"{prefix}vram"
+    if not {first, second} <= labels.keys() or not refused.keys().isdisjoint({first, second}):
+        return None
+    mib, other_mib = parse_mib(labels[first]), parse_size_mib(labels[second])
+    if mib == other_mib:
+        return None
+    return f"{first}={labels[first]} and {second}={labels[second]}, which is {other_mib} MiB"
+
+
+def with_labels(
+    container: Container, says: Parsed, asked: Devices = devices.NONE, *, prefix: str = PREFIX
+) -> Container:
+    """Return ``container`` with what its labels say, and its GPUs: the label's, else what Docker was asked for."""
+    uses = says.devices or asked
+    found = says.problems
+    if says.devices is None and says.target is not None and asked.unreadable:
+        found = (*found, problems.bad_device(says.target, container, asked.unreadable, prefix))
+    fields = asdict(says) | {
+        "devices": uses.ids,
+        "all_devices": uses.every,
+        "device_count": uses.count,
+        "problems": found,
+    }
+    return replace(container, **fields)
 
 
 def _unknown(labels: Mapping[str, str], prefix: str) -> Iterator[tuple[str, str, str]]:
@@ -219,7 +366,8 @@ def merge(
     found += problems.several_projects(name, projects, prefix)
     for group in projects.values():
         found += problems.mastery(name, group, prefix)
-    found += problems.conflicts(name, team, prefix)
+    found += problems.conflicts(name, team, COMMON, prefix)
+    found += problems.coexists_with_itself(name, team, prefix)
     for container in team:
         found += problems.depends_on_others(name, container, services)
         found += problems.restart_policy(name, container)
@@ -231,7 +379,22 @@ def merge(
         vram_mib=needed_mib([container.vram_mib for container in team], gpu_mib=None),
         priority=max((container.priority for container in team if container.priority is not None), default=0),
         problems=tuple(found),
+        coexist=_first(team, "coexist") or Sharing(),
+        groups=tuple(sorted({group for container in team for group in container.groups})),
+        max_holders=_first(team, "max_holders") or 1,
+        idle_timeout_ms=_first(team, "idle_timeout_ms"),
+        min_residency_ms=_first(team, "min_residency_ms"),
+        max_hold_ms=_first(team, "max_hold_ms"),
+        devices=devices.in_order(device for container in team for device in container.devices),
+        all_devices=any(container.all_devices for container in team),
+        device_count=max((container.device_count for container in team), default=0),
+        gpu_class=_first(team, "gpu_class"),
     )
+
+
+def _first(team: Sequence[Container], field: str) -> Any:
+    """Return what the first container that gives ``field`` says; the others agree, or the target is invalid."""
+    return next((value for container in team if (value := getattr(container, field)) is not None), None)
 
 
 def needed_mib(declared: Iterable[int | None], gpu_mib: int | None) -> int | None:

@@ -90,6 +90,7 @@ class Container(Struct, frozen=True, kw_only=True):
     ``project`` is "" without Compose; ``service`` is then the container's name.
     ``devices`` are the GPUs it is pinned to (UUIDs or indices, as they were written), ``all_devices`` all of them,
     ``device_count`` the first so many by index; with none of the three it may use any one.
+    ``coexist`` and the fields after it are what its labels say for the whole target; None: nothing.
     """
 
     id: str
@@ -123,6 +124,13 @@ class Container(Struct, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ()
     all_devices: bool = False
     device_count: int = 0
+    coexist: Sharing | None = None
+    groups: tuple[str, ...] = ()
+    max_holders: int | None = None
+    idle_timeout_ms: int | None = None
+    min_residency_ms: int | None = None
+    max_hold_ms: int | None = None
+    gpu_class: str | None = None
 
     @property
     def runs(self) -> bool:

@@ -1,4 +1,5 @@
-"""What can be wrong with a target's containers together: each problem's finding, its sentence, and what to type.
+"""What can be wrong: the table of all problems; and of those of a target's containers together each one's finding, its
+sentence, and what to type.
 
 Names that come from labels (services, projects) are anybody's text: escaped and shortened before they are shown, and
 quoted before they are part of a command.
@@ -7,17 +8,42 @@ quoted before they are part of a command.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from supervisor.core.model import Container, Problem
 from supervisor.core.values import shown
+
+PROBLEMS = {
+    "bad_target_name": "`gpu.target` is malformed: the container belongs to no target, so it is neither managed nor "
+    "ever stopped.",
+    "bad_value": "A label's value cannot be read.",
+    "no_master": "No container of the target is its master.",
+    "several_masters": "More than one container of the target is its master; `--scale` makes several of one service.",
+    "master_without_healthcheck": "The master has no Docker healthcheck, so nobody can tell when the target is ready.",
+    "conflicting_values": "Containers of the target give different values where one is meant for all, "
+    "or two labels of one container do.",
+    "bad_device": "A container asks Docker for something that cannot be told to be a GPU: a part of one that MIG made, "
+    "or a typing error. `gpu.devices` on it says which GPUs it uses.",
+    "coexists_with_itself": "Warning: `gpu.coexist-with` names its own target, which changes nothing. "
+    "`gpu.max-holders` is what lets several leases have one target.",
+    "several_projects": "Containers of two Compose projects (or of one, and of none) carry the same `gpu.target`.",
+    "depends_on_other_target": "A service depends on a service of another target, and both cannot have the GPU.",
+    "no_target": "Warning: there are other labels but no `gpu.target`, so none of them counts.",
+    "unknown_label": "Warning: there is no such label; the nearest known one is named.",
+    "restart_policy": "Warning: Docker itself starts a container with `restart: always` or `unless-stopped` at boot, "
+    'before anybody can judge it. `restart: "no"` leaves starting to the lease.',
+    "no_labels": "Nothing that was checked has any of these labels.",
+    "not_checked": "Warning: a labelled service was not checked, because it is in a profile that is not active.",
+}
 
 NAMED_MAX = 5
 """Containers that one sentence names; it counts the rest."""
 
 Service = tuple[str, str]
 """(Compose project, service)."""
+Common = tuple[str, str, Callable[[Any], str]]
+"""A label that is one for all containers of a target: (its name after the prefix, its field, what spells a value)."""
 
 
 def age(container: Container) -> tuple[int, str]:
@@ -81,16 +107,47 @@ def without_healthcheck(name: str, master: Container, prefix: str) -> Problem:
     )
 
 
-def conflicts(name: str, team: Sequence[Container], prefix: str) -> Iterator[Problem]:
-    by_priority: dict[int, Container] = {}
+def conflicts(name: str, team: Sequence[Container], common: Sequence[Common], prefix: str) -> Iterator[Problem]:
+    for label, field, spelled in common:
+        by_value: dict[Any, Container] = {}
+        for container in team:
+            value = getattr(container, field)
+            if value is not None:
+                by_value.setdefault(value, container)
+        if len(by_value) > 1:
+            said = [f"{who(c.name, c.service)} says {shown(spelled(value))}" for value, c in by_value.items()]
+            message = f"target {name} has one {prefix}{label}, but {_listed(said)}"
+            hint = "give it on one container, or the same value on each"
+            yield Problem("conflicting_values", message, hint, target=name, label=f"{prefix}{label}")
+
+
+def coexists_with_itself(name: str, team: Sequence[Container], prefix: str) -> Iterator[Problem]:
+    """A target has its GPU for all of its containers anyway; who writes this means several leases."""
+    label = f"{prefix}coexist-with"
     for container in team:
-        if container.priority is not None:
-            by_priority.setdefault(container.priority, container)
-    if len(by_priority) > 1:
-        said = [f"{who(c.name, c.service)} says {priority}" for priority, c in by_priority.items()]
-        message = f"target {name} has one {prefix}priority, but {_listed(said)}"
-        hint = "give it on one container, or the same value on each"
-        yield Problem("conflicting_values", message, hint, target=name, label=f"{prefix}priority")
+        if container.coexist is not None and name in container.coexist.names:
+            yield _about(
+                container,
+                "coexists_with_itself",
+                f"{who(container.name, container.service)} of target {name} names its own target in {label}",
+                f"leave it out; for several leases of one target: {prefix}max-holders",
+                severity="warning",
+                target=name,
+                label=label,
+            )
+
+
+def bad_device(name: str, container: Container, words: Sequence[str], prefix: str) -> Problem:
+    """Say that Docker was asked for a GPU that nobody can tell."""
+    asked = _listed([f'"{shown(word)}"' for word in words])
+    return _about(
+        container,
+        "bad_device",
+        f"{who(container.name, container.service)} of target {name} asks Docker for {asked}: no GPU's index or UUID",
+        f"name whole GPUs, or say which it uses: {prefix}devices",
+        target=name,
+        label=f"{prefix}devices",
+    )
 
 
 def depends_on_others(name: str, container: Container, services: Mapping[Service, str]) -> Iterator[Problem]:

@@ -8,12 +8,14 @@ Source: moby api/types (State, HostConfig, Config, NetworkSettings); podman pkg/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, ValidationError, convert, field
 
-from supervisor.core.labels import parse
+from supervisor.core.devices import Devices, Request, asked_for
+from supervisor.core.labels import parse, with_labels
 from supervisor.core.model import Container, Endpoint, Health, Status
 from supervisor.engine import compose
 
@@ -61,6 +63,7 @@ class _Config(Struct, rename="pascal"):
     stop_timeout: int | None = None
     healthcheck: _Healthcheck | None = None
     tty: bool = False
+    env: Any = None
 
 
 class _Binding(Struct, rename="pascal"):
@@ -75,8 +78,26 @@ class _RestartPolicy(Struct, rename="pascal"):
     name: str = ""
 
 
+class _DeviceRequest(Struct, rename="pascal"):
+    """``capabilities``: a list of lists, any of which will do."""
+
+    driver: str = ""
+    count: int = 0
+    ids: list[str] | None = field(default=None, name="DeviceIDs")
+    capabilities: list[list[str] | None] | None = None
+
+
+class _Mapping(Struct, rename="pascal"):
+    path_on_host: str = ""
+
+
 class _HostConfig(Struct, rename="pascal"):
+    """What names GPUs is converted one by one: one odd request must not hide the container that made it."""
+
     restart_policy: _RestartPolicy | None = None
+    device_requests: Any = None
+    devices: Any = None
+    runtime: Any = None
     auto_remove: bool = False
     port_bindings: Ports = None
 
@@ -122,14 +143,9 @@ def to_container(seen: Inspected, *, prefix: str, wall_ms: int) -> Container:
     state, config, host = seen.state, seen.config, seen.host_config
     status = STATUSES.get(state.status) or ("running" if state.running else "exited")
     started_wall_ms = to_wall_ms(state.started_at)
-    return Container(
+    container = Container(
         id=seen.id,
         name=name,
-        target=says.target,
-        master=says.master,
-        vram_mib=says.vram_mib,
-        priority=says.priority,
-        problems=says.problems,
         project=made.project,
         service=service,
         number=made.number,
@@ -152,6 +168,44 @@ def to_container(seen: Inspected, *, prefix: str, wall_ms: int) -> Container:
         healthcheck=_has_healthcheck(config.healthcheck),
         endpoint=_endpoint(seen.network_settings.ports) or _endpoint(host.port_bindings),
     )
+    return with_labels(container, says, _gpus(host, config), prefix=prefix)
+
+
+def _gpus(host: _HostConfig, config: _Config) -> Devices:
+    """The GPUs that Docker was asked for, in any of the ways that there are; whatever cannot be read names none."""
+    asked = [*_requests(host.device_requests), *_cdi_paths(host.devices)]
+    visible = None
+    for line in config.env if isinstance(config.env, list) else ():
+        name, equals, value = str(line).partition("=")
+        if equals and name == "NVIDIA_VISIBLE_DEVICES":
+            visible = value
+    return asked_for(asked, host.runtime if isinstance(host.runtime, str) else "", visible)
+
+
+def _requests(raw: Any) -> Iterator[Request]:
+    for one in raw if isinstance(raw, list) else ():
+        try:
+            read = convert(one, _DeviceRequest)
+        except ValidationError:
+            continue
+        yield Request(
+            driver=read.driver,
+            ids=tuple(read.ids or ()),
+            count=read.count,
+            capabilities=frozenset(word for words in read.capabilities or () for word in words or ()),
+        )
+
+
+def _cdi_paths(raw: Any) -> Iterator[Request]:
+    """CDI names among the device files: older Compose puts them there.
+
+    Source: docker/compose pkg/compose/create.go, ``getDeployResources``; docker/cli, ``--device``.
+    """
+    for one in raw if isinstance(raw, list) else ():
+        try:
+            yield Request(driver="cdi", ids=(convert(one, _Mapping).path_on_host,))
+        except ValidationError:
+            continue
 
 
 def to_wall_ms(raw: str) -> int:

@@ -12,8 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.check import REPLICAS_MAX, CheckFailed, check_containers, check_files
-from supervisor.core.labels import PROBLEMS, parse
+from supervisor.core.labels import parse
 from supervisor.core.model import Container, Dependency
+from supervisor.core.problems import PROBLEMS
 from supervisor.engine.inspect import Inspected, to_container
 
 STACKS = Path(__file__).parents[1] / "stacks"
@@ -134,7 +135,7 @@ def test_the_command_that_it_names_is_one_that_compose_takes(write):
         pytest.param(service("scale: 3"), [("error", "several_masters")], id="scaled"),
         pytest.param(service("scale: 0"), [("error", "no_labels")], id="scaled to nothing"),
         pytest.param(
-            service("scale: 2", labels="{gpu.target: comfyui, gpu.vram: 8}"),
+            service("scale: 2", labels="{gpu.target: comfyui, gpu.vrm: 8}"),
             [("warning", "unknown_label"), ("error", "no_master")],
             id="what replicas have wrong is said once",
         ),
@@ -142,6 +143,73 @@ def test_the_command_that_it_names_is_one_that_compose_takes(write):
 )
 def test_a_service_is_judged_as_compose_would_make_it(write, text, expected):
     assert codes(check_files([write("docker-compose.yml", text)])) == expected
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        pytest.param([], ((), False, 0), id="nothing is said: any one"),
+        pytest.param(["gpus: all"], ((), True, 0), id="all, in short"),
+        pytest.param(["gpus: [{driver: nvidia}]"], ((), True, 0), id="without a count that is all"),
+        pytest.param(["gpus: [{count: 1}, {device_ids: ['3']}]"], (("3",), False, 1), id="the first, and one more"),
+        pytest.param(
+            ["deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 2, capabilities: [gpu]}]}}}"],
+            ((), False, 2),
+            id="the first two",
+        ),
+        pytest.param(
+            ["deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: all}]}}}"],
+            ((), True, 0),
+            id="all, without a driver's name",
+        ),
+        pytest.param(
+            ["deploy: {resources: {reservations: {devices: [{capabilities: [tpu], count: all}]}}}"],
+            ((), False, 0),
+            id="another kind of device",
+        ),
+        pytest.param(
+            [
+                "deploy: {resources: {reservations: {devices: "
+                "[{driver: cdi, device_ids: ['nvidia.com/gpu=1'], capabilities: [gpu]}]}}}"
+            ],
+            (("1",), False, 0),
+            id="a CDI driver",
+        ),
+        pytest.param(["devices: ['nvidia.com/gpu=1', /dev/null]"], (("1",), False, 0), id="a CDI name among files"),
+        pytest.param(
+            ["runtime: nvidia", "environment: {NVIDIA_VISIBLE_DEVICES: '0,1', OTHER: }"],
+            (("0", "1"), False, 0),
+            id="the nvidia runtime",
+        ),
+        pytest.param(["environment: [NVIDIA_VISIBLE_DEVICES=all]"], ((), False, 0), id="which is not the usual one"),
+    ],
+)
+def test_the_gpus_of_a_service_are_those_that_compose_would_ask_docker_for(write, lines, expected):
+    spec = check_files([write("docker-compose.yml", service(*lines))]).targets[0]
+
+    assert (spec.devices, spec.all_devices, spec.device_count, spec.problems) == (*expected, ())
+
+
+@pytest.mark.engine
+def test_the_label_for_gpus_comes_before_what_compose_asks_for(write):
+    labels = "{gpu.target: comfyui, gpu.healthcheck-master: yes, gpu.devices: '0,1'}"
+
+    spec = check_files([write("docker-compose.yml", service("gpus: [{device_ids: [MIG-1]}]", labels=labels))]).targets[
+        0
+    ]
+
+    assert (spec.devices, spec.all_devices, spec.problems) == (("0", "1"), False, ())
+
+
+@pytest.mark.engine
+def test_a_gpu_that_nobody_can_tell_is_found_before_anything_starts_and_said_once(write):
+    file = write("docker-compose.yml", service("gpus: [{device_ids: [MIG-1]}]", "scale: 2"))
+
+    report = check_files([file])
+
+    assert codes(report) == [("error", "bad_device"), ("error", "several_masters")]
+    assert 'asks Docker for "MIG-1"' in report.problems[0].message
 
 
 @pytest.mark.engine
@@ -282,7 +350,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", ["chain", "crash", "job", "sick", "single", "stubborn"])
+@pytest.mark.parametrize("name", ["chain", "crash", "gpus", "job", "sick", "single", "stubborn"])
 def test_the_files_of_a_stack_are_judged_like_the_containers_that_compose_makes_of_them(
     name, make_stack, api, label_prefix, monkeypatch
 ):

@@ -7,8 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from supervisor.core.labels import PROBLEMS, TargetSpec, current, merge, needed_mib, parse, services_of, stray_problems
-from supervisor.core.model import Container, Dependency, Problem
+from supervisor.core.devices import NONE, Devices
+from supervisor.core.labels import (
+    COMMON,
+    TargetSpec,
+    current,
+    merge,
+    needed_mib,
+    parse,
+    services_of,
+    stray_problems,
+    with_labels,
+)
+from supervisor.core.model import Container, Dependency, Problem, Sharing
+from supervisor.core.problems import PROBLEMS
+from supervisor.core.values import UNLIMITED
 
 
 def box(service="llm", number=1, **values):
@@ -172,6 +185,153 @@ def test_priorities_that_differ_conflict_and_the_same_one_twice_does_not():
     )
 
 
+AGREED = [
+    pytest.param("coexist", Sharing(any=True), Sharing(names=("tts",)), "any", "tts", id="coexist-with"),
+    pytest.param("max_holders", 4, UNLIMITED, "4", "unlimited", id="max-holders"),
+    pytest.param("idle_timeout_ms", 0, 1_800_000, "none", "30m", id="idle-timeout"),
+    pytest.param("min_residency_ms", 90_000, 5_400_000, "1m30s", "1h30m", id="min-residency"),
+    pytest.param("max_hold_ms", 86_400_000, 500, "1d", "500ms", id="max-hold"),
+    pytest.param("gpu_class", "high", "low", "high", "low", id="class"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "other", "spelled", "other_spelled"), AGREED)
+def test_what_is_one_for_the_target_is_taken_from_whoever_gives_it_and_conflicts_where_two_differ(
+    field, value, other, spelled, other_spelled, request
+):
+    label = f"gpu.{request.node.callspec.id}"
+
+    alone = merge("comfyui", [box(), box("web", **{field: value})])
+    agreed = merge("comfyui", [box(**{field: value}), box("web", **{field: value})])
+    differ = merge("comfyui", [box(**{field: value}), box("web", **{field: other})])
+
+    assert alone == agreed == replace(merge("comfyui", [box(), box("web")]), **{field: value})
+    assert (codes(differ), getattr(differ, field)) == (["conflicting_values"], value)
+    assert differ.problems[0].label == label
+    assert differ.problems[0].message == (
+        f"target comfyui has one {label}, but container comfy-llm-1 (service llm) says {spelled} "
+        f"and container comfy-web-1 (service web) says {other_spelled}"
+    )
+
+
+def test_groups_are_those_of_all_containers():
+    assert merge("comfyui", [box(groups=("small",)), box("web", groups=("a", "small"))]).groups == ("a", "small")
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        pytest.param([{}, {}], ((), False, 0), id="any one"),
+        pytest.param(
+            [{"devices": ("10", "GPU-5e2f1c3a")}, {"devices": ("2", "10")}],
+            (("2", "10", "GPU-5e2f1c3a"), False, 0),
+            id="all that are named",
+        ),
+        pytest.param([{"devices": ("1",)}, {"all_devices": True}], (("1",), True, 0), id="one of them uses all"),
+        pytest.param([{"device_count": 1}, {"device_count": 2}], ((), False, 2), id="both get the same first ones"),
+        pytest.param([{"device_count": 1}, {"devices": ("3",)}], (("3",), False, 1), id="the first, and one more"),
+    ],
+)
+def test_a_target_uses_the_gpus_of_all_its_containers(devices, expected):
+    spec = merge("comfyui", [box(**devices[0]), box("web", **devices[1])])
+
+    assert (spec.devices, spec.all_devices, spec.device_count) == expected
+    assert spec.valid
+
+
+def test_a_target_that_coexists_with_itself_is_told_what_lets_several_leases_have_it():
+    spec = merge("comfyui", [box(coexist=Sharing(names=("comfyui", "tts"))), box("web")])
+
+    assert (codes(spec), spec.valid) == (["coexists_with_itself"], True)
+    assert spec.problems[0] == Problem(
+        code="coexists_with_itself",
+        message="container comfy-llm-1 (service llm) of target comfyui names its own target in gpu.coexist-with",
+        hint="leave it out; for several leases of one target: gpu.max-holders",
+        severity="warning",
+        target="comfyui",
+        container="comfy-llm-1",
+        service="llm",
+        label="gpu.coexist-with",
+    )
+
+
+# ---- a container, its labels, and what Docker was asked for
+
+
+def wear(labels, asked=NONE):
+    container = box(target=None, master=False)
+    return with_labels(container, parse(labels, container=container.name, service="llm"), asked)
+
+
+def test_a_container_takes_on_what_its_labels_say():
+    worn = wear(
+        {
+            "gpu.target": "comfyui",
+            "gpu.healthcheck-master": "true",
+            "gpu.vram": "8GiB",
+            "gpu.priority": "5",
+            "gpu.coexist-with": "@small",
+            "gpu.groups": "speech",
+            "gpu.max-holders": "2",
+            "gpu.idle-timeout": "30m",
+            "gpu.min-residency": "1m",
+            "gpu.max-hold": "none",
+            "gpu.class": "low",
+        }
+    )
+
+    assert worn == box(
+        vram_mib=8_192,
+        priority=5,
+        coexist=Sharing(groups=("small",)),
+        groups=("speech",),
+        max_holders=2,
+        idle_timeout_ms=1_800_000,
+        min_residency_ms=60_000,
+        max_hold_ms=0,
+        gpu_class="low",
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "asked", "expected"),
+    [
+        pytest.param(None, NONE, ((), False, 0), id="nobody says anything"),
+        pytest.param(None, Devices(ids=("1",), count=2), (("1",), False, 2), id="Docker was asked"),
+        pytest.param("0,1", Devices(every=True), (("0", "1"), False, 0), id="the label comes before Docker"),
+        pytest.param("all", Devices(ids=("1",), count=2), ((), True, 0), id="for all, too"),
+        pytest.param("0", Devices(unreadable=("MIG-1",)), (("0",), False, 0), id="and mends what cannot be read"),
+    ],
+)
+def test_the_label_for_gpus_comes_before_what_docker_was_asked_for(label, asked, expected):
+    worn = wear({"gpu.target": "comfyui", **({"gpu.devices": label} if label else {})}, asked)
+
+    assert (worn.devices, worn.all_devices, worn.device_count) == expected
+    assert worn.problems == ()
+
+
+def test_a_device_that_nobody_can_tell_is_a_problem_that_names_it():
+    worn = wear({"gpu.target": "comfyui"}, Devices(ids=("0",), unreadable=("MIG-1", "a\nb")))
+
+    assert worn.problems == (
+        Problem(
+            code="bad_device",
+            message="container comfy-llm-1 (service llm) of target comfyui asks Docker for "
+            '"MIG-1" and "a\\nb": no GPU\'s index or UUID',
+            hint="name whole GPUs, or say which it uses: gpu.devices",
+            target="comfyui",
+            container="comfy-llm-1",
+            service="llm",
+            label="gpu.devices",
+        ),
+    )
+    assert not merge("comfyui", [worn]).valid
+
+
+def test_what_an_unlabelled_container_asks_docker_for_is_no_problem_of_ours():
+    assert wear({}, Devices(unreadable=("MIG-1",))).problems == ()
+
+
 def test_two_projects_with_one_target_are_both_named_with_the_way_out():
     stale = box(id="old", name="comfyold-llm-1", project="comfyold")
     spec = merge("comfyui", [box(created_wall_ms=2), stale])
@@ -306,6 +466,16 @@ BOXES = st.lists(
         created_wall_ms=st.integers(0, 2),
         restart_policy=st.sampled_from(["no", "always"]),
         depends_on=st.sampled_from([(), (Dependency("llm", "service_started"),)]),
+        coexist=st.none() | st.builds(Sharing, any=st.booleans(), names=st.sampled_from([(), ("comfyui",)])),
+        groups=st.sampled_from([(), ("a",), ("a", "b")]),
+        max_holders=st.none() | st.integers(1, 2),
+        idle_timeout_ms=st.none() | st.integers(0, 1),
+        min_residency_ms=st.none() | st.integers(0, 1),
+        max_hold_ms=st.none() | st.integers(0, 1),
+        devices=st.sampled_from([(), ("0",), ("1", "GPU-5e2f1c3a")]),
+        all_devices=st.booleans(),
+        device_count=st.integers(0, 2),
+        gpu_class=st.sampled_from([None, "high", "low"]),
     ),
     max_size=6,
     unique_by=lambda container: container.id,
@@ -331,6 +501,26 @@ def test_a_valid_target_has_one_healthy_to_be_master_in_one_project(boxes):
         master = next(container for container in team if container.id == spec.master)
         assert master.healthcheck
         assert {container.project for container in team} == {spec.project}
+
+
+@given(BOXES)
+def test_containers_of_a_valid_target_agree_on_what_is_one_for_all(boxes):
+    spec = merge("comfyui", boxes)
+
+    for _, field, _ in COMMON if spec.valid else ():
+        given = {value for container in current(boxes) if (value := getattr(container, field)) is not None}
+        assert len(given) < 2
+        assert not given or given == {getattr(spec, field)}
+
+
+@given(BOXES)
+def test_a_target_uses_no_gpu_that_none_of_its_containers_uses_and_forgets_none(boxes):
+    spec, team = merge("comfyui", boxes), current(boxes)
+
+    assert {*spec.devices} == {device for container in team for device in container.devices}
+    assert spec.all_devices is any(container.all_devices for container in team)
+    assert {spec.device_count} <= {0} | {container.device_count for container in team}
+    assert all(container.device_count <= spec.device_count for container in team)
 
 
 @given(BOXES)

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from supervisor.core.labels import LABELS, PREFIX, PROBLEMS, UNKNOWN_MAX, Parsed, parse
-from supervisor.core.model import Problem
+from supervisor.core.devices import Devices
+from supervisor.core.labels import LABELS, PREFIX, UNKNOWN_MAX, Parsed, parse
+from supervisor.core.model import Problem, Sharing
+from supervisor.core.problems import PROBLEMS
 from supervisor.core.values import shown
 
 
@@ -29,10 +31,78 @@ def test_well_formed_labels_become_values():
         "gpu.healthcheck-master": "Yes",
         "gpu.vram-mib": "8192",
         "gpu.priority": "-5",
+        "gpu.coexist-with": "tts, @small",
+        "gpu.groups": "speech,small",
+        "gpu.max-holders": "4",
+        "gpu.idle-timeout": "30m",
+        "gpu.min-residency": "none",
+        "gpu.max-hold": "1h30m",
+        "gpu.devices": "1, 0, GPU-5E2F1C3A",
+        "gpu.class": "high",
         "traefik.enable": "maybe",
     }
 
-    assert read(labels) == Parsed(target="comfyui", master=True, vram_mib=8192, priority=-5)
+    assert read(labels) == Parsed(
+        target="comfyui",
+        master=True,
+        vram_mib=8192,
+        priority=-5,
+        coexist=Sharing(names=("tts",), groups=("small",)),
+        groups=("small", "speech"),
+        max_holders=4,
+        idle_timeout_ms=1_800_000,
+        min_residency_ms=0,
+        max_hold_ms=5_400_000,
+        devices=Devices(ids=("0", "1", "GPU-5e2f1c3a")),
+        gpu_class="high",
+    )
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param({"gpu.vram": "12GiB"}, id="a size with its unit"),
+        pytest.param({"gpu.vram-mib": "12288"}, id="in MiB"),
+        pytest.param({"gpu.vram": "12GiB", "gpu.vram-mib": "12288"}, id="both, and they agree"),
+    ],
+)
+def test_a_size_may_be_given_in_either_way(labels):
+    assert read({"gpu.target": "comfyui", **labels}) == Parsed(target="comfyui", vram_mib=12_288)
+
+
+def test_two_sizes_that_differ_conflict_and_the_larger_one_counts():
+    parsed = read({"gpu.target": "comfyui", "gpu.vram-mib": "12000", "gpu.vram": "12GiB"})
+
+    assert parsed == Parsed(
+        target="comfyui",
+        vram_mib=12_288,
+        problems=(
+            Problem(
+                code="conflicting_values",
+                message="container comfy-llm-1 (service llm) has gpu.vram-mib=12000 and gpu.vram=12GiB, "
+                "which is 12288 MiB",
+                hint="leave one of them",
+                target="comfyui",
+                container="comfy-llm-1",
+                service="llm",
+                label="gpu.vram",
+            ),
+        ),
+    )
+
+
+def test_of_two_sizes_one_of_which_is_bad_only_that_is_told():
+    parsed = read({"gpu.target": "comfyui", "gpu.vram-mib": "12000", "gpu.vram": "12"})
+
+    assert codes(parsed) == [("error", "bad_value", "gpu.vram")]
+    assert parsed.vram_mib == 12_000
+
+
+@pytest.mark.parametrize("label", LABELS, ids=lambda label: label.name)
+def test_an_empty_value_is_never_a_default(label):
+    parsed = read({"gpu.target": "x", f"gpu.{label.name}": ""})
+
+    assert [(problem.severity, problem.label) for problem in parsed.problems] == [("error", f"gpu.{label.name}")]
 
 
 def test_a_bad_value_names_container_service_label_value_reason_and_suggestion():
@@ -65,14 +135,30 @@ def test_every_problem_is_told_at_once():
         "gpu.healthcheck-master": "",
         "gpu.vram-mib": "0",
         "gpu.priority": "1001",
-        "gpu.vram": "8GiB",
+        "gpu.vrm": "8GiB",
+        "gpu.coexist-with": "Comfy",
+        "gpu.groups": "@small",
+        "gpu.max-holders": "0",
+        "gpu.idle-timeout": "soon",
+        "gpu.min-residency": "-1",
+        "gpu.max-hold": "1 h",
+        "gpu.devices": "GPU-1",
+        "gpu.class": "?",
     }
 
     assert codes(read(labels)) == [
         ("error", "bad_value", "gpu.healthcheck-master"),
         ("error", "bad_value", "gpu.vram-mib"),
         ("error", "bad_value", "gpu.priority"),
-        ("warning", "unknown_label", "gpu.vram"),
+        ("error", "bad_value", "gpu.coexist-with"),
+        ("error", "bad_value", "gpu.groups"),
+        ("error", "bad_value", "gpu.max-holders"),
+        ("error", "bad_value", "gpu.idle-timeout"),
+        ("error", "bad_value", "gpu.min-residency"),
+        ("error", "bad_value", "gpu.max-hold"),
+        ("error", "bad_value", "gpu.devices"),
+        ("error", "bad_value", "gpu.class"),
+        ("warning", "unknown_label", "gpu.vrm"),
     ]
 
 
@@ -96,7 +182,12 @@ def test_labels_without_a_target_are_a_warning_that_names_them():
 @pytest.mark.parametrize(
     ("label", "hint"),
     [
-        pytest.param("gpu.vram", "did you mean gpu.vram-mib?", id="too short"),
+        pytest.param("gpu.vrm", "did you mean gpu.vram?", id="too short"),
+        pytest.param("gpu.coexist", "did you mean gpu.coexist-with?", id="only its first word"),
+        pytest.param("gpu.group", "did you mean gpu.groups?", id="one for many"),
+        pytest.param("gpu.max-holder", "did you mean gpu.max-holders?", id="between two that begin alike"),
+        pytest.param("gpu.idle_timeout", "did you mean gpu.idle-timeout?", id="an underscore in a duration's name"),
+        pytest.param("gpu.device", "did you mean gpu.devices?", id="one GPU"),
         pytest.param("gpu.VRAM-MIB", "did you mean gpu.vram-mib?", id="names are compared exactly"),
         pytest.param("gpu.vram_mib", "did you mean gpu.vram-mib?", id="an underscore"),
         pytest.param("gpu.prioritiy", "did you mean gpu.priority?", id="a typing error"),
@@ -160,7 +251,7 @@ def test_hostile_text_is_refused_in_one_short_printable_line(hostile):
 
 NAMES = st.sampled_from([PREFIX + label.name for label in LABELS]) | st.builds(PREFIX.__add__, st.text(max_size=30))
 VALUES = (
-    st.sampled_from(["comfyui", "true", "off", "8192", "0", "-5", "8GiB", ""])
+    st.sampled_from(["comfyui", "true", "off", "8192", "0", "-5", "8GiB", "", "none", "any, @b", "all", "30m", "GPU-1"])
     | st.from_regex(r"[-+]?[0-9]{1,25}", fullmatch=True)
     | st.text(max_size=100)
 )
@@ -168,10 +259,13 @@ VALUES = (
 
 @given(st.dictionaries(NAMES | st.text(max_size=20), VALUES, max_size=12), st.text(max_size=10))
 @example({"gpu.target": "x", "gpu.healthcheck-master": "false"}, "x")
+@example({"gpu.target": "x", "gpu.vram": "8GiB", "gpu.vram-mib": "8192"}, "x")
+@example({"gpu.target": "x", "gpu.vram": "8GiB", "gpu.vram-mib": "1"}, "x")
 def test_no_label_set_crashes_anything_and_none_is_silently_ignored(labels, name):
     parsed = parse(labels, container=name, service="")
 
     told = {problem.label for problem in parsed.problems}
+    refused = {problem.label for problem in parsed.problems if problem.code != "conflicting_values"}
     spoken = " ".join(problem.message for problem in parsed.problems)
     without_target = parsed.target is None
     for label in (label for label in labels if label.startswith(PREFIX)):
@@ -181,7 +275,9 @@ def test_no_label_set_crashes_anything_and_none_is_silently_ignored(labels, name
         elif without_target:
             assert label in spoken or "none of its labels counts" in spoken
         else:
-            known = next(known for known in LABELS if known.field == field)
-            assert getattr(parsed, field) == known.parse(labels[label])
+            known = [
+                known for known in LABELS if known.field == field and PREFIX + known.name in labels.keys() - refused
+            ]
+            assert getattr(parsed, field) == max(one.parse(labels[PREFIX + one.name]) for one in known)
     assert {problem.code for problem in parsed.problems} <= PROBLEMS.keys()
     assert parse(dict(reversed(labels.items())), container=name, service="") == parsed

@@ -7,19 +7,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.core.errors import SupervisorError
+from supervisor.core.model import Sharing
 from supervisor.core.values import (
+    DURATION_MAX_MS,
+    LIST_MAX,
+    UNLIMITED,
     VRAM_MAX_MIB,
     BadValue,
     parse_bool,
+    parse_class,
     parse_duration_ms,
+    parse_groups,
+    parse_holders,
     parse_int,
+    parse_limit_ms,
     parse_list,
     parse_mib,
+    parse_sharing,
+    parse_size_mib,
     parse_target,
     shown,
+    spelled_holders,
+    spelled_limit,
+    spelled_sharing,
 )
 
-PARSERS = [parse_bool, parse_mib, parse_target, parse_duration_ms, parse_list, lambda text: parse_int(text, -10, 10)]
+PARSERS = [
+    parse_bool,
+    parse_mib,
+    parse_size_mib,
+    parse_target,
+    parse_class,
+    parse_duration_ms,
+    parse_limit_ms,
+    parse_holders,
+    parse_sharing,
+    parse_groups,
+    parse_list,
+    lambda text: parse_int(text, -10, 10),
+]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +98,7 @@ def test_an_amount_of_memory_is_whole_mib(text, expected):
         pytest.param("-1", "is less than 1", "the unit is MiB", id="negative"),
         pytest.param("8GiB", "is not a whole number", "write 8192:", id="a unit"),
         pytest.param("8g", "is not a whole number", "write 8192:", id="a short unit"),
-        pytest.param("1.5 GB", "is not a whole number", "write 1536:", id="a fraction of a unit"),
+        pytest.param("1.5 GB", "is not a whole number", "write 1431:", id="a fraction of a decimal unit"),
         pytest.param("8192MiB", "is not a whole number", "write 8192:", id="its own unit"),
         pytest.param("8192.5", "is not a whole number", "the unit is MiB", id="a fraction"),
         pytest.param("8192.0", "is not a whole number", "write 8192:", id="a fraction of nothing"),
@@ -96,6 +122,65 @@ def test_whatever_else_is_no_amount_of_memory(text, reason, hint):
         parse_mib(text)
 
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_mib"),
+    [
+        pytest.param("12GiB", 12_288, id="binary"),
+        pytest.param("12g", 12_288, id="a unit alone is binary, as Docker reads it"),
+        pytest.param("8192MiB", 8_192, id="MiB as they are"),
+        pytest.param("8192M", 8_192, id="and in short"),
+        pytest.param("12GB", 11_445, id="decimal, rounded up"),
+        pytest.param("1mb", 1, id="a little less than a MiB is one"),
+        pytest.param("24gib", 24_576, id="in any case"),
+        pytest.param("1.5GiB", 1_536, id="a fraction"),
+        pytest.param("0.1GiB", 103, id="a fraction that is none in MiB is rounded up"),
+        pytest.param("1024KiB", 1, id="KiB"),
+        pytest.param("1KiB", 1, id="the least"),
+        pytest.param("16TiB", VRAM_MAX_MIB, id="the most"),
+    ],
+)
+def test_a_size_has_a_unit_and_is_rounded_up_to_mib(text, expected_mib):
+    assert parse_size_mib(text) == expected_mib
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "hint"),
+    [
+        pytest.param("", "is not a size with its unit", "12GiB", id="empty"),
+        pytest.param("12", "is not a size with its unit", "say of what: 12MiB, or 12GiB", id="no unit"),
+        pytest.param("12 GiB", "is not a size with its unit", "write 12GiB", id="a blank"),
+        pytest.param(" 12GiB\n", "is not a size with its unit", "write 12GiB", id="blanks around it"),
+        pytest.param("GiB", "is not a size with its unit", "12GiB", id="no number"),
+        pytest.param("-1GiB", "is not a size with its unit", "12GiB", id="negative"),
+        pytest.param("012GiB", "is not a size with its unit", "12GiB", id="a zero before it"),
+        pytest.param("1,5GiB", "is not a size with its unit", "12GiB", id="a comma"),
+        pytest.param("12Gb/s", "is not a size with its unit", "12GiB", id="a speed"),
+        pytest.param("12B", "is not a size with its unit", "12GiB", id="bytes"),
+        pytest.param("٣GiB", "is not a size with its unit", "12GiB", id="digits of another script"),
+        pytest.param("0GiB", "is nothing", "from 1MiB", id="nothing is not a size"),
+        pytest.param("17TiB", "is more than 16TiB", "to 16TiB", id="too much"),
+        pytest.param("9" * 5000 + "GiB", "is not a size with its unit", "12GiB", id="more digits than anybody means"),
+    ],
+)
+def test_whatever_else_is_no_size(text, reason, hint):
+    with pytest.raises(BadValue, match=reason) as caught:
+        parse_size_mib(text)
+
+    assert hint in caught.value.hint
+
+
+@given(st.integers(1, VRAM_MAX_MIB))
+def test_a_size_in_mib_is_the_same_as_the_number(mib):
+    assert parse_size_mib(f"{mib}MiB") == parse_size_mib(f"{mib}m") == parse_mib(str(mib))
+
+
+@given(st.integers(1, 9_999), st.integers(0, 9_999), st.sampled_from("MGmg"), st.sampled_from(["", "iB", "B"]))
+def test_a_size_is_never_less_than_what_was_written_nor_a_mib_more(whole, fraction, unit, end):
+    size_bytes = float(f"{whole}.{fraction}") * (1000 if end == "B" else 1024) ** (2 if unit in "Mm" else 3)
+
+    assert 0 <= parse_size_mib(f"{whole}.{fraction}{unit}{end}") - size_bytes / 2**20 < 1
 
 
 @pytest.mark.parametrize(("text", "expected"), [("0", 0), ("-1000", -1000), ("1000", 1000), ("-7", -7)])
@@ -179,6 +264,136 @@ def test_whatever_else_is_no_duration(text, reason):
 
 
 @pytest.mark.parametrize(
+    ("text", "expected_ms"), [("none", 0), ("0", 0), ("0s", 0), ("30m", 1_800_000), ("90", 90_000)]
+)
+def test_a_limit_is_a_duration_or_off(text, expected_ms):
+    assert parse_limit_ms(text) == expected_ms
+
+
+@pytest.mark.parametrize("text", ["", "None", "off", "-1", "soon"])
+def test_whatever_else_is_no_limit(text):
+    with pytest.raises(BadValue, match="is not a duration") as caught:
+        parse_limit_ms(text)
+
+    assert caught.value.hint.endswith("none switches it off")
+
+
+@given(st.integers(0, DURATION_MAX_MS))
+def test_a_limit_is_spelled_as_it_is_read(limit_ms):
+    assert parse_limit_ms(spelled_limit(limit_ms)) == limit_ms
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", 1), ("8", 8), ("999999", 999_999), ("unlimited", UNLIMITED)])
+def test_holders_are_a_number_or_unlimited(text, expected):
+    assert parse_holders(text) == expected
+    assert spelled_holders(expected) == text
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1000000", "Unlimited", "none", "any"])
+def test_whatever_else_is_no_number_of_holders(text):
+    with pytest.raises(BadValue) as caught:
+        parse_holders(text)
+
+    assert caught.value.hint.endswith(", or unlimited")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("none", Sharing(), id="nobody"),
+        pytest.param("any", Sharing(any=True), id="anybody"),
+        pytest.param("ollama", Sharing(names=("ollama",)), id="one target"),
+        pytest.param("@small", Sharing(groups=("small",)), id="one group"),
+        pytest.param("@bare", Sharing(groups=("bare",)), id="bare leases"),
+        pytest.param(
+            " tts, @b ,@a,asr,tts", Sharing(names=("asr", "tts"), groups=("a", "b")), id="each once, in order"
+        ),
+    ],
+)
+def test_sharing_is_nobody_anybody_or_names(text, expected):
+    assert parse_sharing(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "hint"),
+    [
+        pytest.param("", "is an empty list", "write none, any, or names", id="empty is not nobody"),
+        pytest.param("none, ollama", "has none beside other names", "write none alone", id="nobody and somebody"),
+        pytest.param("@a, any", "has any beside other names", "write any alone", id="anybody and somebody"),
+        pytest.param("any,none", "has any beside other names", "write any alone", id="anybody and nobody"),
+        pytest.param("Any", "is not a target name", "did you mean any?", id="a capital"),
+        pytest.param("ollama;tts", "is not a target name", "did you mean ollama-tts?", id="another separator"),
+        pytest.param("ollama tts", "is not a target name", "did you mean ollama-tts?", id="a blank for a comma"),
+        pytest.param("a,,b", "has an empty item", "one comma", id="a gap"),
+        pytest.param("@", "is not the name of a group", "a name has", id="a group without a name"),
+        pytest.param("@Small", "is not the name of a group", "did you mean small?", id="a group with a capital"),
+        pytest.param("@@small", "is not the name of a group", "write small", id="two signs"),
+        pytest.param(",".join(f"t{n}" for n in range(LIST_MAX + 1)), "has 65 items", "at most 64", id="a flood"),
+    ],
+)
+def test_whatever_else_is_no_sharing(text, reason, hint):
+    with pytest.raises(BadValue, match=reason) as caught:
+        parse_sharing(text)
+
+    assert hint in caught.value.hint
+
+
+NAMES = st.lists(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,9}", fullmatch=True), max_size=5, unique=True).map(
+    lambda names: tuple(sorted({*names} - {"none", "any"}))
+)
+
+
+@given(st.builds(Sharing, names=NAMES, groups=NAMES) | st.just(Sharing(any=True)))
+def test_sharing_is_spelled_as_it_is_read(sharing):
+    assert parse_sharing(spelled_sharing(sharing)) == sharing
+
+
+@pytest.mark.parametrize(
+    ("sharing", "welcome"),
+    [
+        pytest.param(Sharing(), set(), id="nobody"),
+        pytest.param(Sharing(any=True), {"tts", "asr", None}, id="anybody, bare leases too"),
+        pytest.param(Sharing(names=("tts",)), {"tts"}, id="by name"),
+        pytest.param(Sharing(groups=("small",)), {"asr"}, id="by group"),
+        pytest.param(Sharing(groups=("bare",)), {None}, id="bare leases only"),
+        pytest.param(Sharing(names=("tts",), groups=("large", "small")), {"tts", "asr"}, id="by either"),
+    ],
+)
+def test_who_is_welcome(sharing, welcome):
+    others = {"tts": (), "asr": ("speech", "small"), None: ()}
+
+    assert {name for name, groups in others.items() if sharing.accepts(name, groups)} == welcome
+
+
+@pytest.mark.parametrize(("text", "expected"), [("small", ("small",)), (" b,a ,b", ("a", "b"))])
+def test_groups_are_a_list_of_names(text, expected):
+    assert parse_groups(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "hint"),
+    [
+        pytest.param("", "is an empty list", "write the names of groups", id="empty"),
+        pytest.param("@small", "is not the name of a group", "write small", id="the sign belongs to coexist-with"),
+        pytest.param("small,bare", "is the group of bare leases", "another name", id="reserved"),
+        pytest.param("Small", "is not the name of a group", "did you mean small?", id="a capital"),
+    ],
+)
+def test_whatever_else_is_no_list_of_groups(text, reason, hint):
+    with pytest.raises(BadValue, match=reason) as caught:
+        parse_groups(text)
+
+    assert hint in caught.value.hint
+
+
+def test_the_name_of_a_class_is_made_like_that_of_a_target():
+    assert parse_class("high-end.1") == "high-end.1"
+    with pytest.raises(BadValue, match="is not the name of a class") as caught:
+        parse_class("High End")
+    assert caught.value.hint.startswith("did you mean high-end?")
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         pytest.param("a", ("a",), id="one"),
@@ -230,10 +445,16 @@ def test_a_value_is_read_or_refused_with_a_sentence_and_a_hint(parser, text):
 
     if error is not None:
         assert isinstance(error, SupervisorError)
-        assert shown(text) in str(error)
+        assert any(shown(quoted) in str(error) for quoted in quotable(parser, text))
         assert str(error).isprintable()
         assert error.hint
         assert error.hint.isprintable()
+
+
+def quotable(parser, text):
+    """What a refusal may quote: the text, or of a list the item that is wrong."""
+    items = [item.strip() for item in text.split(",")] if parser in {parse_sharing, parse_groups} else []
+    return [text, *items, *(item.removeprefix("@") for item in items)]
 
 
 def refusal(parser, text):
