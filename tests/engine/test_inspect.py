@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.core.model import Container, Dependency, Endpoint
+from supervisor.core.labels import LABELS, PREFIX
+from supervisor.core.model import Container, Dependency, Endpoint, Sharing
 from supervisor.engine import compose
 from supervisor.engine.inspect import Inspected, to_container, to_wall_ms
 
@@ -220,8 +221,144 @@ def test_the_prefix_is_one_setting():
     assert read({"Config": {"Labels": labels}}, prefix="lab.").target == "mine"
 
 
+# ---- GPUs
+
+
+def uses(answer: dict[str, Any]) -> tuple[tuple[str, ...], bool, int]:
+    seen = read(answer)
+    return (seen.devices, seen.all_devices, seen.device_count)
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [
+        pytest.param(None, ((), False, 0), id="none: any GPU"),
+        pytest.param(
+            [{"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}],
+            ((), True, 0),
+            id="--gpus all",
+        ),
+        pytest.param([{"Driver": "", "Count": 2, "Capabilities": [["gpu"]]}], ((), False, 2), id="--gpus 2"),
+        pytest.param(
+            [{"Driver": "nvidia", "Count": 0, "DeviceIDs": ["1", "GPU-5e2f1c3a"], "Capabilities": [["gpu"]]}],
+            (("1", "GPU-5e2f1c3a"), False, 0),
+            id="--gpus device=",
+        ),
+        pytest.param(
+            [{"Count": -1, "Capabilities": [["tpu"], None, ["other", "gpu"]]}], ((), True, 0), id="one of several sets"
+        ),
+        pytest.param(
+            [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"], "Capabilities": None}], ((), True, 0), id="CDI"
+        ),
+    ],
+)
+def test_device_requests_say_which_gpus_a_container_uses(requests: object, expected: object):
+    assert uses({"HostConfig": {"DeviceRequests": requests}}) == expected
+
+
+def test_a_cdi_name_among_the_device_files_is_a_gpu_too():
+    paths = [{"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse"}, {"PathOnHost": "nvidia.com/gpu=1"}]
+
+    assert uses({"HostConfig": {"Devices": paths}}) == (("1",), False, 0)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "env", "expected"),
+    [
+        pytest.param("nvidia", ["PATH=/bin", "NVIDIA_VISIBLE_DEVICES=0,2"], (("0", "2"), False, 0), id="by index"),
+        pytest.param("nvidia", ["NVIDIA_VISIBLE_DEVICES=all"], ((), True, 0), id="as CUDA's images say"),
+        pytest.param(
+            "nvidia", ["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_VISIBLE_DEVICES=1"], (("1",), False, 0), id="the last one"
+        ),
+        pytest.param("nvidia", ["NVIDIA_VISIBLE_DEVICES"], ((), False, 0), id="a name without a value"),
+        pytest.param("nvidia", None, ((), False, 0), id="no environment"),
+        pytest.param("runc", ["NVIDIA_VISIBLE_DEVICES=all"], ((), False, 0), id="another runtime"),
+    ],
+)
+def test_the_nvidia_runtime_goes_by_the_environment(runtime: str, env: object, expected: object):
+    assert uses({"HostConfig": {"Runtime": runtime}, "Config": {"Env": env}}) == expected
+
+
+def test_the_label_for_gpus_comes_before_the_device_requests():
+    requests = [{"Driver": "nvidia", "DeviceIDs": ["MIG-1"]}]
+    labels = {"gpu.target": "comfy", "gpu.devices": "0,1"}
+
+    seen = read({"HostConfig": {"DeviceRequests": requests}, "Config": {"Labels": labels}})
+    unlabelled = read({"HostConfig": {"DeviceRequests": requests}, "Config": {"Labels": {"gpu.target": "comfy"}}})
+
+    assert (seen.devices, seen.problems) == (("0", "1"), ())
+    assert (unlabelled.devices, [problem.code for problem in unlabelled.problems]) == ((), ["bad_device"])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param("all", id="a text"),
+        pytest.param({"Count": 1}, id="an object"),
+        pytest.param([None, 7, "gpu", []], id="a list of anything"),
+        pytest.param([{"Driver": "nvidia", "Count": "2"}], id="a number as a text"),
+        pytest.param([{"Driver": 1, "DeviceIDs": {}, "Capabilities": "gpu", "PathOnHost": []}], id="every field odd"),
+    ],
+)
+def test_what_names_gpus_in_another_shape_hides_neither_the_container_nor_what_can_be_read(odd: object):
+    good = {"Driver": "nvidia", "Count": 0, "DeviceIDs": ["3"]}
+    requests = [*odd, good] if isinstance(odd, list) else odd
+
+    seen = read({"HostConfig": {"DeviceRequests": requests, "Devices": odd, "Runtime": odd}, "Config": {"Env": odd}})
+
+    assert (seen.id, seen.devices) == (ID, ("3",) if isinstance(odd, list) else ())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.sampled_from(["nvidia", "all", "gpu"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["Driver", "Count", "DeviceIDs", "Capabilities", "PathOnHost", "Options"]),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests=JSON, paths=JSON, runtime=JSON, env=JSON)
+def test_nothing_that_docker_says_of_gpus_raises(requests: object, paths: object, runtime: object, env: object):
+    seen = read(
+        {
+            "HostConfig": {"DeviceRequests": requests, "Devices": paths, "Runtime": runtime},
+            "Config": {"Env": env, "Labels": {"gpu.target": "comfy"}},
+        }
+    )
+
+    assert seen.target == "comfy"
+    assert {problem.code for problem in seen.problems} <= {"bad_device"}
+
+
+@pytest.mark.engine
+def test_a_real_engine_tells_the_device_requests_of_what_compose_created(make_stack, api, label_prefix):
+    stack = make_stack("gpus")
+
+    seen = {
+        service: to_container(
+            msgspec.convert(api.inspect_container(stack.id(service)), Inspected), prefix=label_prefix, wall_ms=0
+        )
+        for service in ("model", "helper", "all")
+    }
+
+    assert {service: (one.devices, one.all_devices, one.device_count) for service, one in seen.items()} == {
+        "model": (("1", "GPU-5e2f1c3a"), False, 0),
+        "helper": ((), False, 2),
+        "all": ((), True, 0),
+    }
+    assert seen["model"].coexist == Sharing(groups=("small",))
+    assert (seen["model"].vram_mib, seen["model"].max_hold_ms, seen["helper"].groups) == (12_288, 3_600_000, ("small",))
+
+
 NAMES = st.sampled_from(
-    ["gpu.target", "gpu.vram-mib", "gpu.priority", "gpu.healthcheck-master", "gpu.unknown"]
+    [*(PREFIX + label.name for label in LABELS), "gpu.unknown"]
     + [f"com.docker.compose.{name}" for name in ("project", "service", "container-number", "oneoff", "depends_on")]
 )
 
