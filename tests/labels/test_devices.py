@@ -91,6 +91,7 @@ def nvidia(**values):
         pytest.param([nvidia()], NONE, id="a count of none gives none"),
         pytest.param([nvidia(ids=("1", UUID))], Devices(ids=("1", UUID)), id="by index and UUID"),
         pytest.param([nvidia(ids=("0,2",))], Devices(ids=("0", "2")), id="a list in one id"),
+        pytest.param([nvidia(ids=(" 0 , 2", "nvidia.com/gpu= 3"))], Devices(ids=("0", "2", "3")), id="with blanks"),
         pytest.param([nvidia(ids=("all",))], Devices(every=True), id="all, as an id"),
         pytest.param([nvidia(ids=("1",), count=2)], Devices(ids=("1",)), id="both: the engine refuses to start that"),
         pytest.param([nvidia(count=1), nvidia(ids=("3",))], Devices(ids=("3",), count=1), id="two requests"),
@@ -114,7 +115,7 @@ def nvidia(**values):
         pytest.param([Request(driver="cdi", ids=("nvidia.com/gpu=all",))], Devices(every=True), id="CDI: all"),
         pytest.param([Request(driver="cdi", ids=("vendor.com/net=0", "amd.com/gpu=0"))], NONE, id="CDI: other devices"),
         pytest.param(
-            [Request(driver="cdi", ids=("vendor.com/net=0", "nvidia.com/gpu=0"))], Devices(ids=("0",)), id="CDI: some"
+            [Request(driver="cdi", ids=("vendor.com/net=5", "nvidia.com/gpu=0"))], Devices(ids=("0",)), id="CDI: some"
         ),
         pytest.param([nvidia(ids=("nvidia.com/gpu=0",))], Devices(ids=("0",)), id="a CDI name for NVIDIA's driver"),
         pytest.param([Request(driver="cdi", ids=("/dev/nvidia0",))], NONE, id="a device file"),

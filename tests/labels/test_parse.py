@@ -91,6 +91,10 @@ def test_two_sizes_that_differ_conflict_and_the_larger_one_counts():
     )
 
 
+def test_the_larger_of_two_sizes_counts_whichever_label_has_it():
+    assert read({"gpu.target": "comfyui", "gpu.vram-mib": "12289", "gpu.vram": "12GiB"}).vram_mib == 12_289
+
+
 def test_of_two_sizes_one_of_which_is_bad_only_that_is_told():
     parsed = read({"gpu.target": "comfyui", "gpu.vram-mib": "12000", "gpu.vram": "12"})
 
