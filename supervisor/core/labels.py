@@ -91,7 +91,8 @@ LABELS = (
         value="whole number of MiB, from 1",
         default="none",
         meaning="VRAM that the container needs. A target needs the sum of what its containers declare; where one "
-        "declares, the others that don't count 0; where none does, the target needs the whole GPU.",
+        "declares, the others that don't count 0; where none does, the target needs the whole GPU. "
+        "On several GPUs it is spread evenly.",
         example="8192",
     ),
     Label(
