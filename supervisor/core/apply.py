@@ -157,6 +157,7 @@ def _grant(state: State, fact: LeaseGranted) -> None:
     if fact.terms.target is not None:
         resident = durable.residents.pop(fact.terms.target, None)
         durable.last_target = fact.terms.target
+    lead = durable.leases[fact.joins] if fact.joins is not None else None
     lease = Lease(
         id=fact.id,
         fence=fact.fence,
@@ -166,25 +167,35 @@ def _grant(state: State, fact: LeaseGranted) -> None:
         project=fact.project,
         gpus=fact.gpus,
         vram_mib=fact.vram_mib,
-        phase="making_room",
+        phase=lead.phase if lead is not None else "making_room",
         granted_at_ms=fact.at_ms,
         granted_wall_ms=fact.wall_ms,
-        phase_at_ms=fact.at_ms,
+        phase_at_ms=lead.phase_at_ms if lead is not None else fact.at_ms,
         needs_cold_start=fact.needs_cold_start,
         adopted=fact.adopted,
         warm=fact.warm,
-        loaded_at_ms=resident.loaded_at_ms if resident is not None and not fact.needs_cold_start else 0,
+        loaded_at_ms=_loaded_at_ms(fact, lead or resident),
     )
     durable.leases[lease.id] = lease
     state.index_lease(lease)
 
 
+def _loaded_at_ms(fact: LeaseGranted, before: Lease | Resident | None) -> int:
+    return before.loaded_at_ms if before is not None and not fact.needs_cold_start else 0
+
+
 def _enter(state: State, lease_id: str, phase: Phase, at_ms: int) -> None:
-    lease = state.durable.leases[lease_id]
+    """All holders of a target enter a phase together."""
+    target = state.durable.leases[lease_id].target
+    for id_ in [lease_id] if target is None else list(state.leases_by_target[target]):
+        _enter_one(state, state.durable.leases[id_], phase, at_ms)
+
+
+def _enter_one(state: State, lease: Lease, phase: Phase, at_ms: int) -> None:
     # Once room is verified nothing old runs any more: a later restart of the target begins from what is there.
     cold = lease.needs_cold_start and phase == "making_room"
     loaded_at_ms = lease.loaded_at_ms or at_ms if phase == "ready" else lease.loaded_at_ms
-    state.durable.leases[lease_id] = replace(
+    state.durable.leases[lease.id] = replace(
         lease, phase=phase, phase_at_ms=at_ms, needs_cold_start=cold, loaded_at_ms=loaded_at_ms
     )
 

@@ -6,7 +6,16 @@ from supervisor.core import policy
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import ResidencyEnded
 from supervisor.core.inputs import CallerGone, Evict, ForceRelease, Release
-from supervisor.core.leases import end_lease, end_ticket, ended_refusal, let_go, on_the_line, start_ttl, start_window
+from supervisor.core.leases import (
+    end_lease,
+    end_target,
+    end_ticket,
+    ended_refusal,
+    let_go,
+    on_the_line,
+    start_ttl,
+    start_window,
+)
 from supervisor.core.model import Lease
 from supervisor.core.replies import Released
 from supervisor.core.requests import keep_ticket, not_your_turn, unknown_lease, wrong_with
@@ -39,13 +48,13 @@ def force_release(txn: Txn, request: ForceRelease) -> None:
     leases = list(state.durable.leases.values())
     if request.target is not None:
         leases = [lease for lease in leases if lease.target == request.target]
-    if len(leases) > 1:
+    if len({lease.target or lease.id for lease in leases}) > 1:
         names = sorted(lease.target or lease.id for lease in leases)
         detail = f"there are several leases: name one as target: {', '.join(names)}"
         return txn.refuse(request.request_id, Refusal("bad_request", detail, {"targets": names}))
     if not leases:
         return txn.reply(Released(request.request_id, released=False, reason="no_lease"))
-    end_lease(txn, leases[0], "forced", ended_refusal("lease", "forced"))
+    end_target(txn, leases[0], "forced", ended_refusal("lease", "forced"))
     return txn.reply(Released(request.request_id, released=True))
 
 
@@ -67,7 +76,6 @@ def evict(txn: Txn, request: Evict) -> None:
 
 def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None) -> None:
     """End a residency. What runs of it loses the right to run; the plan stops it with its own grace."""
-    txn.state.observed.was_on[target] = txn.state.durable.residents[target].gpus
     txn.emit(
         ResidencyEnded,
         target=target,

@@ -46,7 +46,8 @@ def judge_runs(txn: Txn, target: str) -> None:
 
 def _note_right(state: State, container: Container, run: Run) -> None:
     run.had_right = True
-    lease = state.lease_of(container.target or "")
+    lease, resident = state.lease_of(container.target or ""), state.durable.residents.get(container.target or "")
+    run.gpus = run.gpus or (lease.gpus if lease is not None else resident.gpus if resident is not None else ())
     if lease is not None and lease.phase != "making_room":
         # Whoever started it: it counts as launched, and is not started twice.
         state.observed.launched.setdefault(lease.id, {}).setdefault(container.id, "")

@@ -71,7 +71,10 @@ class WindowOpened(Fact, frozen=True, array_like=True, tag=True):
 
 
 class LeaseGranted(Fact, frozen=True, array_like=True, tag=True):
-    """A ticket of the same id, if there is one, becomes this lease; a residency of its target ends in it (``warm``)."""
+    """A ticket of the same id, if there is one, becomes this lease; a residency of its target ends in it (``warm``).
+
+    ``joins``: the target's first lease, if it has one already: what is so of that one is so of this one.
+    """
 
     id: str
     fence: int
@@ -84,10 +87,11 @@ class LeaseGranted(Fact, frozen=True, array_like=True, tag=True):
     needs_cold_start: bool = False
     adopted: bool = False
     warm: bool = False
+    joins: str | None = None
 
 
 class RoomVerified(Fact, frozen=True, array_like=True, tag=True):
-    """From here on the lease's target may run."""
+    """From here on the lease's target may run. This, and what follows, is so for all holders of the target."""
 
     id: str
     target: str | None

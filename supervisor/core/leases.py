@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import LeaseEnded, LeaseGranted, TicketEnded, WindowOpened
 from supervisor.core.model import Lease, Terms, Ticket
@@ -68,6 +70,7 @@ def grant(
     state = txn.state
     spec = spec_of(state, terms.target) if terms.target is not None else None
     resident = state.durable.residents.get(terms.target) if terms.target is not None else None
+    joins = place.joins is not None
     txn.emit(
         LeaseGranted,
         id=id_,
@@ -78,9 +81,13 @@ def grant(
         project=spec.project if spec is not None else "",
         gpus=place.gpus,
         vram_mib=place.need_mib,
-        needs_cold_start=not adopted and terms.target is not None and needs_cold_start(state, terms.target),
+        needs_cold_start=not adopted
+        and not joins
+        and terms.target is not None
+        and needs_cold_start(state, terms.target),
         adopted=adopted,
         warm=resident is not None,
+        joins=place.joins,
     )
     timers = state.observed.timers
     timers.drop(("window", id_))
@@ -123,7 +130,7 @@ def lease_state(txn: Txn, lease: Lease) -> str:
     """Return the state of a lease as callers see it."""
     if lease.phase != "ready":
         return "starting"
-    return "down" if lease.id in txn.state.observed.down_since else "ready"
+    return "down" if txn.state.lead_of(lease).id in txn.state.observed.down_since else "ready"
 
 
 def answer(txn: Txn, lease: Lease) -> None:
@@ -200,28 +207,35 @@ def remember_handed(txn: Txn, request_id: int, id_: str) -> None:
 def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: str | None = None) -> None:
     """End a lease and answer whoever is on the line for it. What still runs of a ready target becomes resident.
 
-    A half-started target never becomes resident: its containers lose the right to run, and the plan stops them.
+    A half-started target never becomes resident: its containers lose the right to run, and the plan stops them. While
+    others hold the target, nothing becomes of it.
     """
     state = txn.state
     observed = state.observed
+    led = lease.target is not None and state.leads(lease)
+    rest = [other for other in state.holders_of(lease.target or "") if other.id != lease.id]
     txn.emit(
         LeaseEnded,
         id=lease.id,
         reason=reason,
-        resident=_stays(txn, lease),
+        resident=not rest and _stays(txn, lease),
         owner=lease.terms.owner,
         target=lease.target,
         detail="" if reason in {"released", "forced", "expired", "caller_gone"} else refusal.detail,
     )
+    if led and rest:
+        _hand_over_lead(state, lease, rest[0])
     for what in ("lease", "ready", "down", "vram"):
         observed.timers.drop((what, lease.id))
-    observed.expires.pop(lease.id, None)
-    observed.promised.pop(lease.id, None)
-    observed.launched.pop(lease.id, None)
-    observed.down_since.pop(lease.id, None)
-    observed.room.pop(lease.id, None)
-    if lease.target is not None:
-        observed.was_on[lease.target] = lease.gpus
+    kept: list[dict[str, Any]] = [
+        observed.expires,
+        observed.promised,
+        observed.launched,
+        observed.down_since,
+        observed.room,
+    ]
+    for of in kept:
+        of.pop(lease.id, None)
     for caller in on_the_line(txn, lease.id):
         let_go(txn, caller.request_id)
         if reason == "target_completed":
@@ -229,6 +243,26 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
         else:
             txn.refuse(caller.request_id, refusal, logs_of)
     txn.touch(lease.target)
+
+
+def _hand_over_lead(state: State, before: Lease, after: Lease) -> None:
+    """What is observed of a target is kept under its first lease: the next one takes it over."""
+    observed = state.observed
+    kept: list[dict[str, Any]] = [observed.launched, observed.down_since, observed.room]
+    for of in kept:
+        if before.id in of:
+            of[after.id] = of.pop(before.id)
+    for what in ("down", "vram"):
+        at_ms = observed.timers.at.get((what, before.id))
+        if at_ms is not None:
+            observed.timers.set((what, after.id), at_ms)
+
+
+def end_target(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: str | None = None) -> None:
+    """End a lease for what became of its target: all other holders lose theirs as well."""
+    state = txn.state
+    for holder in reversed(state.holders_of(lease.target) if lease.target is not None else [lease]):
+        end_lease(txn, holder, reason, refusal, logs_of)
 
 
 def _stays(txn: Txn, lease: Lease) -> bool:

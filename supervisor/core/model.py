@@ -166,6 +166,7 @@ class Gpu(Struct, frozen=True):
 
     ``used_mib`` is what processes use; ``reserved_mib`` is what the driver keeps for itself, and what is left is
     ``free_mib``. ``state`` other than ok closes it to new grants, and ``detail`` says why in a sentence.
+    ``processes`` None: the driver does not say who uses it.
     """
 
     uuid: str
@@ -180,7 +181,7 @@ class Gpu(Struct, frozen=True):
     power_w: int | None = None
     state: GpuState = "ok"
     detail: str = ""
-    processes: tuple[GpuProcess, ...] = ()
+    processes: tuple[GpuProcess, ...] | None = None
 
 
 # ---- durable nouns

@@ -46,18 +46,19 @@ def head(state: State) -> Ticket | None:
     return state.queue[0] if state.queue else None
 
 
-def keep_off(state: State, wish: Wish) -> set[str]:
-    """Return the GPUs of ``wish`` that somebody in the queue could use: whoever comes last has to keep off them.
+def keep_off(state: State, wish: Wish, rank: tuple[float, float]) -> set[str]:
+    """Return the GPUs of ``wish`` that somebody who is ahead of ``rank`` in the queue could use.
 
     The head of the queue is never overtaken by a smaller request behind it: only on GPUs that no earlier ticket could
-    use may a later one go first.
+    use may a later one go first. An open claim window has its room reserved already.
     """
-    mine = {gpu.uuid for gpu in room.eligible(state, wish)}
+    mine = room.reach(state, wish)
     taken: set[str] = set()
     for ticket in state.queue:
-        taken |= mine & {gpu.uuid for gpu in room.eligible(state, room.wish_of(state, ticket.terms))}
-        if taken == mine:
+        if taken == mine or state.rank(ticket) > rank:
             break
+        if ticket.window_until_ms is None:
+            taken |= mine & room.reach(state, room.wish_of(state, ticket.terms))
     return taken
 
 

@@ -82,7 +82,8 @@ def find_place(state: State, now_ms: int, terms: Terms) -> Placement | Refusal:
     if refusal is not None:
         return refusal
     wish = room.wish_of(state, terms)
-    found = room.place(state, now_ms, wish, keep_off=policy.keep_off(state, wish))
+    rank = state.rank_of_next(terms.priority, now_ms)
+    found = room.place(state, now_ms, wish, keep_off=policy.keep_off(state, wish, rank))
     return with_queue(state, found) if isinstance(found, Refusal) else found
 
 
@@ -303,13 +304,14 @@ def _refresh(txn: Txn, request: Claim, lease: Lease) -> None:
     """The plain /acquire with the token of a lease: a new TTL, and a new start of a target that went down."""
     state = txn.state
     refusal = policy.standstill(state)
-    if refusal is not None and lease.id in state.observed.down_since:
+    lead = state.lead_of(lease)
+    if refusal is not None and lead.id in state.observed.down_since:
         return txn.refuse(request.request_id, refusal)
     terms = _terms_of_claim(state, request, lease.terms)
     if terms.ttl_ms != lease.terms.ttl_ms and refusal is None:
         txn.emit(LeaseRetimed, id=lease.id, ttl_ms=terms.ttl_ms)
-    if lease.id in state.observed.down_since:
-        _restart(txn, lease)
+    if lead.id in state.observed.down_since:
+        _restart(txn, lead)
     lease = state.durable.leases[lease.id]
     return _wait_for(txn, lease, Hold(request.request_id, lease.id, owns=False, on_busy="keep", terms=terms))
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from supervisor.core.errors import Refusal
 from supervisor.core.model import Gpu, Lease, Resident, Sharing, Terms, Ticket
 from supervisor.core.state import State
-from supervisor.core.targets import spec_of
+from supervisor.core.targets import is_named, spec_of
 
 #: Memory that an idle driver or desktop keeps: a GPU with less in use counts as free for whoever needs all of it.
 IDLE_MIB = 1_024
@@ -63,11 +63,12 @@ class Occupant(Struct, frozen=True):
 
 
 class Placement(Struct, frozen=True):
-    """Where a wish fits. ``evicts``: residents (by target) that go for it."""
+    """Where a wish fits. ``evicts``: residents (by target) that go for it. ``joins``: whose room it shares."""
 
     gpus: tuple[str, ...]
     need_mib: int | None
-    evicts: tuple[str, ...]
+    evicts: tuple[str, ...] = ()
+    joins: str | None = None
 
 
 # ---- what is asked for
@@ -83,21 +84,12 @@ def wish_of(state: State, terms: Terms) -> Wish:
     if spec is None:
         return Wish(terms.target, None, allowed=frozenset(gpu.uuid for gpu in gpus))
     pinned = tuple(
-        gpu.uuid
-        for gpu in gpus
-        if spec.all_devices or gpu.index < spec.device_count or any(_names(word, gpu) for word in spec.devices)
+        gpu.uuid for gpu in gpus if spec.all_devices or gpu.index < spec.device_count or is_named(gpu, spec.devices)
     )
     # What a target declares is for all of its GPUs together.
     need = None if spec.vram_mib is None else -(-spec.vram_mib // max(1, len(pinned)))
     allowed = _of_class(state, spec.gpu_class)
     return Wish(terms.target, need, max(1, len(pinned)), pinned, allowed, spec.coexist, spec.groups)
-
-
-def _names(word: str, gpu: Gpu) -> bool:
-    """Return whether a word of a device request means ``gpu``: its index, its UUID, or the beginning of that."""
-    if word.isdecimal():
-        return gpu.index == int(word)
-    return gpu.uuid == word or (len(word) >= len("GPU-01234567") and gpu.uuid.startswith(word))
 
 
 def _of_class(state: State, name: str | None) -> frozenset[str]:
@@ -107,7 +99,7 @@ def _of_class(state: State, name: str | None) -> frozenset[str]:
         return frozenset(gpu.uuid for gpu in gpus)
     words = state.settings.gpu_classes.get(name)
     if words is not None:
-        return frozenset(gpu.uuid for gpu in gpus if any(_names(word, gpu) for word in words))
+        return frozenset(gpu.uuid for gpu in gpus if is_named(gpu, words))
     sizes = [gpu.total_mib or 0 for gpu in gpus]
     if not gpus or name not in {"high", "low"}:
         return frozenset()
@@ -136,16 +128,19 @@ def is_whole(state: State, gpu: Gpu, need_mib: int | None) -> bool:
 
 
 def occupants(state: State) -> list[Occupant]:
-    """Return everybody who has room reserved."""
+    """Return everybody who has room reserved, each target once: holders of one target have its room together, and who
+    may claim it has what it has already.
+    """
     durable = state.durable
-    windows = (durable.tickets[id_] for id_ in state.windows)
-    # Several holders of one target have its room together.
-    leases = (lease for lease in durable.leases.values() if state.leads(lease))
-    return [
-        *(_lease(state, lease) for lease in leases),
-        *(_window(state, ticket) for ticket in windows),
-        *(_resident(state, resident) for resident in durable.residents.values()),
-    ]
+    leases = [_lease(state, lease) for lease in durable.leases.values() if state.leads(lease)]
+    tickets = [durable.tickets[id_] for id_ in state.windows]
+    windows: dict[str, Occupant] = {}
+    for ticket in tickets:
+        if ticket.terms.target not in state.leases_by_target:
+            windows.setdefault(ticket.terms.target or ticket.id, _window(state, ticket))
+    homes = [home for home in durable.residents.values() if home.target not in windows or not home.gpus]
+    residents = [_resident(state, home) for home in homes]
+    return [*leases, *windows.values(), *residents]
 
 
 def _says(state: State, target: str | None, *, sized: bool) -> tuple[Sharing, tuple[str, ...]]:
@@ -206,7 +201,7 @@ def _agree(wish: Wish, other: Occupant) -> bool:
 def use_of(state: State, gpu: Gpu) -> dict[str | None, int]:
     """Return what is used on a GPU by target; None: by processes that belong to none. Unexplained use is not in it."""
     used: dict[str | None, int] = {}
-    for process in gpu.processes:
+    for process in gpu.processes or ():
         container = state.observed.containers.get(process.container or "")
         target = container.target if container is not None else None
         used[target] = used.get(target, 0) + (process.used_mib or 0)
@@ -219,10 +214,15 @@ def unexplained_mib(state: State, gpu: Gpu) -> int:
     """
     if gpu.used_mib is None:
         return 0
-    known = sum(process.used_mib or 0 for process in gpu.processes)
-    if not gpu.processes or any(process.used_mib is None for process in gpu.processes):
+    known = sum(process.used_mib or 0 for process in gpu.processes or ())
+    if is_silent(gpu):
         known = max(known, sum(other.need_mib or 0 for other in occupants(state) if other.is_on(gpu)))
     return max(0, gpu.used_mib - known)
+
+
+def is_silent(gpu: Gpu) -> bool:
+    """Return whether the driver does not say who uses how much of a GPU."""
+    return gpu.processes is None or any(process.used_mib is None for process in gpu.processes)
 
 
 def free_mib(state: State, gpu: Gpu, without: Collection[str] = ()) -> int | None:
@@ -240,8 +240,7 @@ def free_mib(state: State, gpu: Gpu, without: Collection[str] = ()) -> int | Non
 def _still_to_come(state: State, gpu: Gpu, without: Collection[str]) -> int:
     used = use_of(state, gpu)
     here = [other for other in occupants(state) if other.is_on(gpu) and other.id not in without]
-    unsaid = not gpu.processes or any(process.used_mib is None for process in gpu.processes)
-    if unsaid and gpu.used_mib is not None:
+    if is_silent(gpu) and gpu.used_mib is not None:
         return max(0, sum(needed_on(state, gpu, other.need_mib) or 0 for other in here) - gpu.used_mib)
     return sum(max(0, (needed_on(state, gpu, other.need_mib) or 0) - used.get(_user(other), 0)) for other in here)
 
@@ -283,6 +282,25 @@ def eligible(state: State, wish: Wish) -> list[Gpu]:
     return fitting
 
 
+def reach(state: State, wish: Wish) -> set[str]:
+    """Return the GPUs that a wish could use as things are: a target that is loaded stays where it is.
+
+    Where nobody knows where that is, it is taken to be on the first: CUDA's, and Docker's, choice where none is made.
+    """
+    able = [gpu.uuid for gpu in eligible(state, wish)]
+    lead, resident = state.lease_of(wish.target or ""), state.durable.residents.get(wish.target or "")
+    if wish.pinned or (lead is None and resident is None):
+        return set(able)
+    known = lead.gpus if lead is not None else resident.gpus if resident is not None else ()
+    home = known or seen_on(state, wish.target or "") or tuple(able[:1])
+    return set(able) & set(home)
+
+
+def seen_on(state: State, target: str) -> tuple[str, ...]:
+    """Return the GPUs on which processes of a target are seen."""
+    return tuple(gpu.uuid for gpu in state.observed.gpus if target in use_of(state, gpu))
+
+
 def never(state: State, wish: Wish) -> Refusal | None:
     """Return why a wish can never be granted on these GPUs, whoever leaves; None if it can."""
     able = eligible(state, wish)
@@ -320,12 +338,21 @@ def place(
     ``keep_off``: GPUs (UUIDs) that an earlier ticket could use. ``own_id``: the asker's own window, which is not in
     its way. A resident target stays where it is.
     """
-    others = [other for other in occupants(state) if other.id not in {own_id, wish.target}]
-    resident = state.durable.residents.get(wish.target or "")
+    lead = state.lease_of(wish.target) if wish.target is not None else None
+    if lead is not None:
+        return _join(state, lead, own_id)
+    others = []
+    for other in occupants(state):
+        mine = other.id == own_id or (wish.target is not None and other.target == wish.target)
+        if not mine:
+            others.append(other)
+        elif other.kind == "window" and own_id not in state.windows:
+            return _held_by(other)
+    within = reach(state, wish)
     fits: list[_Fit] = []
     refusals: list[Refusal] = []
     for gpu in eligible(state, wish):
-        if resident is not None and resident.gpus and gpu.uuid not in resident.gpus and not wish.pinned:
+        if gpu.uuid not in within:
             continue
         fit = _fit(state, now_ms, gpu, wish, [other for other in others if other.is_on(gpu)])
         if isinstance(fit, Refusal):
@@ -343,6 +370,18 @@ def place(
     known = [need for need in needs if need is not None]
     evicts = dict.fromkeys(target for fit in chosen for target in fit.evicts)
     return Placement(gpus, max(known) if len(known) == len(needs) else wish.need_mib, tuple(evicts))
+
+
+def _join(state: State, lead: Lease, own_id: str) -> Placement | Refusal:
+    """Let another caller into a target that is leased, if its labels allow so many; who may claim it counts."""
+    spec = spec_of(state, lead.target or "")
+    claimants = (id_ for id_ in state.windows if id_ != own_id)
+    claims = sum(state.durable.tickets[id_].terms.target == lead.target for id_ in claimants)
+    holders = len(state.leases_by_target[lead.target or ""]) + claims
+    full = spec is None or holders >= spec.max_holders or spec.project != lead.project
+    if full or lead.adopted or lead.id in state.observed.down_since:
+        return _held_by(_lease(state, lead))
+    return Placement(lead.gpus, lead.vram_mib, joins=lead.id)
 
 
 def _preference(state: State, fit: _Fit) -> tuple[int, int, int]:
@@ -487,7 +526,7 @@ def _crowded_out(state: State, gpu: Gpu, wish: Wish, foreign: int) -> Refusal:
     """What nobody may evict has the room: say who, and how much."""
     users = [
         {"pid": process.pid, "used_mib": process.used_mib, "container": process.container}
-        for process in gpu.processes
+        for process in gpu.processes or ()
         if process.container not in state.observed.containers
     ]
     need = f"{wish.need_mib} MiB" if wish.need_mib is not None else "all of it"

@@ -10,12 +10,22 @@ from supervisor.core.endings import end_residency
 from supervisor.core.enforce import judge_runs
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import RoomVerified, TargetDown, TargetReady
-from supervisor.core.leases import answer, end_lease, end_ticket, failure, grant, on_the_line, open_window, time_window
+from supervisor.core.leases import (
+    answer,
+    end_lease,
+    end_target,
+    end_ticket,
+    failure,
+    grant,
+    on_the_line,
+    open_window,
+    time_window,
+)
 from supervisor.core.model import Lease
 from supervisor.core.requests import is_final, not_leasable
-from supervisor.core.room import Placement, eligible, has_room, place, wish_of
+from supervisor.core.room import Placement, has_room, place, reach, wish_of
 from supervisor.core.sightings import merge_stale
-from supervisor.core.state import Dirty, State
+from supervisor.core.state import Dirty, RoomWait, State
 from supervisor.core.targets import (
     Standing,
     gpus_of,
@@ -70,7 +80,7 @@ def judge(txn: Txn, target: str) -> None:
 def judge_lease(txn: Txn, lease: Lease) -> None:
     now = standing(txn.state, lease)
     if now.state == "completed":
-        end_lease(txn, lease, "target_completed", Refusal("lease_ended", "its containers have all exited 0"))
+        end_target(txn, lease, "target_completed", Refusal("lease_ended", "its containers have all exited 0"))
     elif lease.phase == "ready":
         _watch_ready(txn, lease, now)
     elif now.state == "ready":
@@ -79,7 +89,7 @@ def judge_lease(txn: Txn, lease: Lease) -> None:
         _watch_down(txn, lease, now, down=not runs(txn.state, lease.target or "", lease.project))
     elif now.state in {"failed", "unhealthy", "empty"}:
         reason, refusal = failure(txn, lease, now)
-        end_lease(txn, lease, reason, refusal, logs_of=now.culprit)
+        end_target(txn, lease, reason, refusal, logs_of=now.culprit)
     else:
         _watch_down(txn, lease, now, down=now.state == "down")
 
@@ -89,10 +99,11 @@ def _become_ready(txn: Txn, lease: Lease) -> None:
     took_ms = txn.now.at_ms - lease.granted_at_ms
     txn.emit(TargetReady, id=lease.id, target=lease.target, took_ms=took_ms)
     observed = txn.state.observed
-    observed.timers.drop(("ready", lease.id))
     observed.timers.drop(("down", lease.id))
     observed.down_since.pop(lease.id, None)
-    answer(txn, txn.state.durable.leases[lease.id])
+    for holder in txn.state.holders_of(lease.target):
+        observed.timers.drop(("ready", holder.id))
+        answer(txn, holder)
 
 
 def _watch_ready(txn: Txn, lease: Lease, now: Standing) -> None:
@@ -124,10 +135,10 @@ def down_over(txn: Txn, lease: Lease) -> None:
     detail = now.detail or "its master does not run"
     if lease.phase == "ready" or lease.adopted:
         refusal = Refusal("lease_ended", f"{lease.target} went down: {detail}", {"reason": "target_down"})
-        end_lease(txn, lease, "target_down", refusal, logs_of=now.culprit)
+        end_target(txn, lease, "target_down", refusal, logs_of=now.culprit)
     else:
         reason, refusal = failure(txn, lease, Standing("failed", detail, now.culprit))
-        end_lease(txn, lease, reason, refusal, logs_of=now.culprit)
+        end_target(txn, lease, reason, refusal, logs_of=now.culprit)
 
 
 def ready_over(txn: Txn, lease: Lease) -> None:
@@ -170,7 +181,7 @@ def make_room(txn: Txn) -> None:
     """Evict what is in the way of a granted lease, and verify that its room is there."""
     state = txn.state
     for lease in list(state.durable.leases.values()):
-        if lease.phase != "making_room" or not state.observed.synced:
+        if lease.phase != "making_room" or not state.observed.synced or not state.leads(lease):
             continue
         for target in policy.in_the_way(state, txn.now.at_ms, lease):
             end_residency(txn, target, "evicted", lease)
@@ -205,6 +216,7 @@ def _another_loads(state: State, lease: Lease) -> bool:
     return any(
         other.phase == "starting" and not other.adopted and not set(other.gpus).isdisjoint(lease.gpus)
         for other in state.durable.leases.values()
+        if other.target != lease.target
     )
 
 
@@ -237,8 +249,7 @@ def _memory_is_there(txn: Txn, lease: Lease) -> bool:
     gpus = [gpu for gpu in state.observed.gpus if gpu.uuid in lease.gpus]
     if all(gpu.used_mib is None for gpu in gpus):
         return len(gpus) == len(lease.gpus)
-    since_ms = state.observed.room.setdefault(lease.id, txn.now.at_ms)
-    if state.observed.gpus_read_ms < since_ms:
+    if not state.observed.room.setdefault(lease.id, RoomWait(txn.now.at_ms)).read:
         return False
     return len(gpus) == len(lease.gpus) and all(has_room(state, gpu, lease.vram_mib, {lease.id}) for gpu in gpus)
 
@@ -262,7 +273,7 @@ def memory_overdue(txn: Txn, lease: Lease) -> None:
     seconds = txn.state.settings.vram_return_ms // 1000
     for gpu in observed.gpus:
         if gpu.uuid in lease.gpus and not has_room(txn.state, gpu, lease.vram_mib, {lease.id}):
-            held_by = ", ".join(f"pid {process.pid} ({process.used_mib} MiB)" for process in gpu.processes[:8])
+            held_by = ", ".join(f"pid {process.pid} ({process.used_mib} MiB)" for process in (gpu.processes or ())[:8])
             detail = (
                 f"the memory of GPU {gpu.uuid} did not come back {seconds} s after everything on it was stopped"
                 f"{f': {held_by} still hold it' if held_by else ''}; it opens by itself when it does"
@@ -310,7 +321,7 @@ def _serve_one(txn: Txn) -> bool:
         if is_final(found):
             end_ticket(txn, ticket, found.code, found)
             return True
-        taken |= {gpu.uuid for gpu in eligible(state, wish)}
+        taken |= reach(state, wish)
         if taken >= able:
             return False
     return False

@@ -18,7 +18,7 @@ from supervisor.core.inputs import (
     StartHinted,
 )
 from supervisor.core.labels import merge, services_of
-from supervisor.core.leases import end_lease, failure, open_window, time_window
+from supervisor.core.leases import end_target, failure, open_window, time_window
 from supervisor.core.model import Container, Lease, Terms
 from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
@@ -202,7 +202,7 @@ def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
 def _take_up(txn: Txn, lease: Lease) -> None:
     """After a restart: what the journal holds as leased runs on, and what it ran already counts as launched."""
     observed = txn.state.observed
-    if lease.target is None:
+    if lease.target is None or not txn.state.leads(lease):
         return
     launched = observed.launched.setdefault(lease.id, {})
     phase_wall_ms = lease.granted_wall_ms + lease.phase_at_ms - lease.granted_at_ms
@@ -219,6 +219,7 @@ def _take_up(txn: Txn, lease: Lease) -> None:
 def _settle_in(txn: Txn) -> None:
     """The very first look at this engine: what runs already becomes resident instead of being stopped."""
     state = txn.state
+    merge_stale(state)
     running = {c.target: c for c in state.observed.containers.values() if c.runs and c.target is not None}
     for target, container in running.items():
         if state.lease_of(target) is None:
@@ -300,7 +301,7 @@ def _start_done(txn: Txn, done: ActionDone, container: Container) -> None:
     if done.outcome == "refused":
         standing = Standing("failed", f"the engine refused to start {container.name}: {done.message}", container.id)
         reason, refusal = failure(txn, lease, standing)
-        end_lease(txn, lease, reason, refusal, logs_of=container.id)
+        end_target(txn, lease, reason, refusal, logs_of=container.id)
         return
     # Unknown: it may still start. Ask again after a while, unless it is seen running by then.
     del observed.launched[lease.id][done.container_id]

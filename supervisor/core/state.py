@@ -87,6 +87,7 @@ class Run(Struct):
     run at some time, so it gets its own stop grace. ``judged``: its refusal was already recorded.
     ``spared``: mode observe left it alone, until a lease needs the room.
     ``hinted_after``: only an event told us so far; the run that an inspect showed before it.
+    ``gpus``: where it runs, by what it had the right to; empty: wherever Docker put it.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Run(Struct):
     judged: bool = False
     spared: bool = False
     hinted_after: str | None = None
+    gpus: tuple[str, ...] = ()
 
 
 class Retry(Struct, frozen=True):
@@ -162,6 +164,13 @@ class Timers(Struct):
         return self.due[0][0] if self.due else None
 
 
+class RoomWait(Struct):
+    """A lease's wait for memory. ``read``: the GPUs were read since."""
+
+    since_ms: int
+    read: bool = False
+
+
 class Dirty(Struct, frozen=True):
     """A GPU that is closed because memory did not come back; it opens when ``need_mib`` (None: all of it) is free."""
 
@@ -184,10 +193,9 @@ class Observed(Struct):
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
     ``promised``: until when its callers were last told that a lease lives, at least.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
-    ``gpus`` were read at ``gpus_read_ms``; ``dirty`` ones are closed, by UUID.
-    ``room``: leases for which all that must stop has stopped, and the memory is awaited; since when.
+    ``dirty``: GPUs that are closed, by UUID. ``room``: leases for which all that must stop has stopped, and the memory
+    is awaited.
     ``stirred_ms``: when something last stopped running, so that memory may still be on its way back.
-    ``was_on``: the GPUs that a target had while it last had a right to run.
     """
 
     containers: dict[str, Container] = field(default_factory=dict)
@@ -208,11 +216,9 @@ class Observed(Struct):
     down_since: dict[str, int] = field(default_factory=dict)
     timers: Timers = field(default_factory=Timers)
     gpus: tuple[Gpu, ...] = ()
-    gpus_read_ms: int = -1
     dirty: dict[str, Dirty] = field(default_factory=dict)
-    room: dict[str, int] = field(default_factory=dict)
+    room: dict[str, RoomWait] = field(default_factory=dict)
     stirred_ms: int = -1_000_000
-    was_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
     synced: bool = False
     ever_synced: bool = False
     engine_reason: str = "not connected yet"
@@ -229,7 +235,7 @@ class Observed(Struct):
     @property
     def read_wanted(self) -> bool:
         """Whether somebody waits for the first reading since what must stop for it has stopped."""
-        return any(since_ms > self.gpus_read_ms for since_ms in self.room.values())
+        return not all(wait.read for wait in self.room.values())
 
 
 class State:
@@ -294,6 +300,14 @@ class State:
         lease_id = next(iter(self.leases_by_target.get(target, ())), None)
         return self.durable.leases[lease_id] if lease_id else None
 
+    def holders_of(self, target: str) -> list[Lease]:
+        """Return all leases of a target, the first first."""
+        return [self.durable.leases[id_] for id_ in self.leases_by_target.get(target, ())]
+
+    def lead_of(self, lease: Lease) -> Lease:
+        """Return the first lease of the same target: what is observed of the target is kept under it."""
+        return (self.lease_of(lease.target) if lease.target is not None else None) or lease
+
     def leads(self, lease: Lease) -> bool:
         """Return whether a lease is the first of its target's; a bare one always is."""
         return lease.target is None or next(iter(self.leases_by_target[lease.target])) == lease.id
@@ -301,9 +315,13 @@ class State:
     def containers_of(self, target: str) -> list[Container]:
         return [self.observed.containers[id_] for id_ in self.observed.by_target.get(target, ())]
 
+    def rank_of_next(self, priority: int, at_ms: int) -> tuple[float, float]:
+        """Sort key that a ticket of ``priority`` would get if it was queued at ``at_ms``."""
+        return self._rank(priority, at_ms, float("inf"))
+
     def position_of_next(self, priority: int, at_ms: int) -> int:
-        """Place that a ticket of ``priority`` would get if it was queued at ``at_ms``; O(log n)."""
-        return int(self.queue.bisect_key_left(self._rank(priority, at_ms, float("inf"))))
+        """Place that such a ticket would get; O(log n)."""
+        return int(self.queue.bisect_key_left(self.rank_of_next(priority, at_ms)))
 
     def position(self, ticket: Ticket) -> int:
         """Place in the queue, 0 is the head; O(log n)."""

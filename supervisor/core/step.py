@@ -144,7 +144,8 @@ def _read_vram(txn: Txn, read: VramRead) -> None:
     state = txn.state
     observed = state.observed
     observed.gpus = read.gpus
-    observed.gpus_read_ms = txn.now.at_ms if read.began_ms is None else read.began_ms
+    for wait in observed.room.values():
+        wait.read = wait.read or read.began_ms is None or read.began_ms >= wait.since_ms
     for gpu in read.gpus:
         dirty = observed.dirty.get(gpu.uuid)
         if dirty is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
 
 from supervisor.core.labels import TargetSpec, current
-from supervisor.core.model import Container, Dependency, Lease
+from supervisor.core.model import Container, Dependency, Gpu, Lease
 from supervisor.core.state import State
 
 #: States of a container that is on its way out: it is nobody's member any more.
@@ -86,11 +87,31 @@ def room_is_being_made(state: State) -> bool:
 
 
 def gpus_of(state: State, container: Container) -> tuple[str, ...]:
-    """Return the GPUs that a labelled container uses, or may use where nobody knows better: all of them."""
+    """Return the GPUs that a labelled container uses: by its right to run, else where Docker put it; where nobody knows
+    better, all of them.
+    """
     target = container.target or ""
+    run = state.observed.runs.get(container.id)
+    if run is not None and run.gpus:
+        return run.gpus
     lease, resident = state.lease_of(target), state.durable.residents.get(target)
     known = lease.gpus if lease is not None else resident.gpus if resident is not None else ()
-    return known or state.observed.was_on.get(target) or tuple(gpu.uuid for gpu in state.observed.gpus)
+    if known and run is None:
+        return known
+    gpus = state.observed.gpus
+    pinned = (gpu for gpu in gpus if gpu.index < container.device_count or is_named(gpu, container.devices))
+    chosen = () if container.all_devices else tuple(gpu.uuid for gpu in pinned)
+    return chosen or tuple(gpu.uuid for gpu in gpus)
+
+
+def is_named(gpu: Gpu, words: Iterable[str]) -> bool:
+    """Return whether a word of a device request means ``gpu``: its index, its UUID, or the beginning of that."""
+    return any(
+        gpu.index == int(word)
+        if word.isdecimal()
+        else gpu.uuid == word or (len(word) >= 12 and gpu.uuid.startswith(word))
+        for word in words
+    )
 
 
 def nothing_intrudes(state: State, lease: Lease) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from supervisor.core.labels import parse
+from supervisor.core.labels import parse, with_labels
 from supervisor.core.model import Container, Health, Status
 from supervisor.engine import compose
 
@@ -110,11 +110,6 @@ def create(id_: str, recipe: Recipe, wall_ms: int) -> SimContainer:
     shown = Container(
         id=id_,
         name=recipe.name,
-        target=says.target,
-        master=says.master,
-        vram_mib=says.vram_mib,
-        priority=says.priority,
-        problems=says.problems,
         project=made.project,
         service=service,
         number=made.number,
@@ -129,4 +124,4 @@ def create(id_: str, recipe: Recipe, wall_ms: int) -> SimContainer:
         auto_remove=recipe.auto_remove,
         healthcheck=recipe.healthcheck,
     )
-    return SimContainer(id=id_, name=recipe.name, recipe=recipe, shown=shown)
+    return SimContainer(id=id_, name=recipe.name, recipe=recipe, shown=with_labels(shown, says))

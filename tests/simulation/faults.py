@@ -82,6 +82,7 @@ def _calls(world: World) -> None:
 def _memory(world: World) -> None:
     world.box.gpu.late = world.rng.choice((0.1, 0.5))
     world.box.gpu.never = world.rng.choice((0.0, 0.0, 0.1))
+    world.box.gpu.silent = world.rng.random() < 0.3
 
 
 # ---- scripts
@@ -212,6 +213,13 @@ def stick(world: World) -> Script:
     world.box.engine.let_go(stuck)
 
 
+def game(world: World) -> Script:
+    """Somebody plays on a GPU that nobody granted."""
+    key = world.box.gpu.play()
+    yield world.rng.choice((1_000, 10_000, 40_000))
+    world.box.gpu.held.pop(key, None)
+
+
 SCRIPTS: tuple[Callable[[World], Script], ...] = (
     crash,
     crash,
@@ -226,4 +234,5 @@ SCRIPTS: tuple[Callable[[World], Script], ...] = (
     cut,
     fill_disk,
     stick,
+    game,
 )

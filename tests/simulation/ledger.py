@@ -5,9 +5,11 @@ It keeps its own books in plain dictionaries, knows nothing of ``apply`` or ``St
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from supervisor.core.facts import (
     AnyFact,
@@ -26,8 +28,13 @@ from supervisor.core.facts import (
     WindowOpened,
 )
 from supervisor.core.model import Terms
+from supervisor.core.room import Wish
 
 Verdict = Literal["yes", "no", "unknown"]
+
+
+def _terms(side: Place | Held | Home) -> Terms:
+    return side.terms if not isinstance(side, Home) else Terms(target=side.target, owner="", priority=0, ttl_ms=0)
 
 
 class Violation(AssertionError):
@@ -47,6 +54,12 @@ class Place(Struct):
     queued_at_ms: int
     arrival: int
     window: bool = False
+    gpus: tuple[str, ...] = ()
+    vram_mib: int | None = None
+
+    @property
+    def target(self) -> str | None:
+        return self.terms.target
 
 
 class Held(Struct):
@@ -56,25 +69,43 @@ class Held(Struct):
     terms: Terms
     project: str
     fence: int
+    gpus: tuple[str, ...] = ()
     vram_mib: int | None = None
     phase: Literal["making_room", "starting", "ready"] = "making_room"
     cold: bool = False
     warm: bool = False
     adopted: bool = False
+    joins: str | None = None
 
     @property
     def target(self) -> str | None:
         return self.terms.target
 
 
+class Home(Struct):
+    """A residency as its facts tell of it."""
+
+    target: str
+    project: str
+    gpus: tuple[str, ...] = ()
+    vram_mib: int | None = None
+
+
 class Circumstances(Struct):
-    """What was so when a fact was decided."""
+    """What was so when a fact was decided. ``dirty``: GPUs that are closed. ``usable_mib``: what leases get of each.
+
+    ``wish``: what a request asks of the GPUs by its words and labels; ``able``: the GPUs that it could use some time.
+    """
 
     synced: bool = True
     storage_full: bool = False
     safe_mode: bool = False
     stopping: bool = False
-    dirty: bool = False
+    dirty: frozenset[str] = frozenset()
+    usable_mib: dict[str, int] = {}
+    wish: Callable[[Terms], Wish] | None = None
+    able: Callable[[Terms], set[str]] | None = None
+    most_holders: Callable[[str], int] | None = None
 
 
 class Ledger(Struct):
@@ -83,7 +114,7 @@ class Ledger(Struct):
     aging_per_minute: float
     tickets: dict[str, Place] = field(default_factory=dict)
     leases: dict[str, Held] = field(default_factory=dict)
-    residents: dict[str, str] = field(default_factory=dict)
+    residents: dict[str, Home] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
     granted: set[str] = field(default_factory=set)
     ready: set[str] = field(default_factory=set)
@@ -98,6 +129,11 @@ class Ledger(Struct):
     def lease_of(self, target: str) -> Held | None:
         return next((lease for lease in self.leases.values() if lease.target == target), None)
 
+    def holders_of(self, lease: Held) -> list[Held]:
+        if lease.target is None:
+            return [lease]
+        return [other for other in self.leases.values() if other.target == lease.target]
+
     def may_run(self, target: str, project: str) -> Verdict:
         """Say whether a container of ``target`` has the right to run. Unknown: it depends on what it did before."""
         if not self.first_sync_done:
@@ -109,7 +145,8 @@ class Ledger(Struct):
             if lease.adopted or lease.phase != "making_room":
                 return "yes"
             return "unknown" if lease.warm and not lease.cold else "no"
-        return "yes" if self.residents.get(target) == project else "no"
+        home = self.residents.get(target)
+        return "yes" if home is not None and home.project == project else "no"
 
     def points(self, place: Place, at_ms: int) -> float:
         """The effective priority of a ticket: what was asked for, and what waiting has added."""
@@ -145,17 +182,19 @@ class Ledger(Struct):
             case TargetReady():
                 lease = self._lease(fact.id)
                 require(lease.phase == "starting", "a target becomes ready after its room was verified, and once")
-                lease.phase = "ready"
-                self.ready.add(fact.id)
+                for holder in self.holders_of(lease):
+                    holder.phase = "ready"
+                    self.ready.add(holder.id)
             case LeaseRestarted():
                 lease = self._lease(fact.id)
                 require(lease.phase == "ready", "only a target that was ready goes down and is restarted")
-                lease.phase = "making_room"
+                for holder in self.holders_of(lease):
+                    holder.phase = "making_room"
             case LeaseEnded():
                 self._end(fact)
             case ResidencyBegan():
                 require(self.lease_of(fact.target) is None, "a leased target is not resident")
-                self.residents[fact.target] = fact.project
+                self.residents[fact.target] = Home(fact.target, fact.project, fact.gpus, fact.vram_mib)
             case ResidencyEnded():
                 require(fact.target in self.residents, "a residency ends exactly once")
                 del self.residents[fact.target]
@@ -181,38 +220,32 @@ class Ledger(Struct):
 
     def _open(self, fact: WindowOpened, now: Circumstances) -> None:
         self._grants_may_be_made(now)
-        require(now.synced and not now.dirty, "a window opens only when a claim could be granted")
+        require(now.synced, "a window opens only when a claim could be granted")
         require(fact.id in self.tickets, "only a ticket that waits may claim")
-        require(not self.leases, "no window opens while the GPU is held")
-        others = [place.id for place in self.tickets.values() if place.window and place.id != fact.id]
-        require(not others, "one window at a time")
         place = self.tickets[fact.id]
-        require(
-            place.window or self.in_order(fact.at_ms)[0].id == fact.id, "the window opens for the head of the queue"
-        )
-        place.window = True
+        lead = self.lease_of(place.target) if place.target is not None else None
+        again = place.window
+        if not again and lead is None:
+            require(now.dirty.isdisjoint(fact.gpus), "no window opens on a GPU that is closed")
+            self._nobody_is_overtaken(fact, place, 0, now)
+        place.window, place.gpus, place.vram_mib = True, fact.gpus, fact.vram_mib
+        if lead is None and not again:
+            self._fits(place, now)
 
     def _grant(self, fact: LeaseGranted, now: Circumstances) -> None:
         self._grants_may_be_made(now)
         require(now.synced, "nothing is granted while not in sync")
-        require(not now.dirty, "a dirty GPU stays closed")
-        require(not self.leases, "two leases are never on the same exclusive GPU")
+        require(fact.joins or now.dirty.isdisjoint(fact.gpus), "a dirty GPU stays closed")
         require(fact.fence > self.fence, "fences only grow")
         require(fact.id not in self.ended, "what has ended is not granted")
         require(fact.id not in self.granted, "a lease is granted once")
         place = self.tickets.pop(fact.id, None)
-        windows = [other.id for other in self.tickets.values() if other.window]
-        require(not windows, "an open claim window is not withdrawn")
-        if place is None:
-            require(not self.tickets, "a fresh caller does not overtake the queue")
-        elif not place.window:
-            ahead = self.in_order(fact.at_ms)
-            mine = round(self.points(place, fact.at_ms), 6)
-            overtaken = ahead and (-round(self.points(ahead[0], fact.at_ms), 6), ahead[0].arrival) < (
-                -mine,
-                place.arrival,
-            )
-            require(not overtaken, "the head of the queue is not overtaken")
+        lead = self.lease_of(fact.terms.target) if fact.terms.target is not None else None
+        require((lead.id if lead is not None else None) == fact.joins, "a lease of a leased target joins the first")
+        if lead is not None:
+            self._join(lead, fact, now)
+        elif place is None or not place.window:
+            self._nobody_is_overtaken(fact, place, fact.terms.priority, now)
         self.fence = fact.fence
         self.granted.add(fact.id)
         if fact.terms.target is not None:
@@ -223,19 +256,91 @@ class Ledger(Struct):
             terms=fact.terms,
             project=fact.project,
             fence=fact.fence,
+            gpus=fact.gpus,
             vram_mib=fact.vram_mib,
             cold=fact.needs_cold_start,
             warm=fact.warm,
             adopted=fact.adopted,
+            joins=fact.joins,
+        )
+        if lead is not None:
+            self.leases[fact.id] = replace(self.leases[fact.id], phase=lead.phase, warm=lead.warm, cold=lead.cold)
+            if lead.phase == "ready":
+                self.ready.add(fact.id)
+        self._fits(self.leases[fact.id], now)
+
+    def _join(self, lead: Held, fact: LeaseGranted, now: Circumstances) -> None:
+        require(
+            fact.gpus == lead.gpus and fact.vram_mib == lead.vram_mib, "holders of one target have its room together"
+        )
+        require(fact.project == lead.project and not lead.adopted, "only a lease that was asked for is joined")
+        holders = len(self.holders_of(lead))
+        if now.most_holders is not None:
+            require(holders < now.most_holders(lead.target or ""), "a target has no more holders than its labels allow")
+
+    # ---- room
+
+    def _nobody_is_overtaken(
+        self, fact: LeaseGranted | WindowOpened, place: Place | None, priority: int, now: Circumstances
+    ) -> None:
+        """Someone further back, and a fresh caller too, goes first only on GPUs that no earlier ticket could use."""
+        if now.able is None:
+            return
+        mine: tuple[float, float] = (-priority, float("inf"))
+        if place is not None:
+            mine = (-round(self.points(place, fact.at_ms), 6), place.arrival)
+        for other in self.tickets.values():
+            rank = (-round(self.points(other, fact.at_ms), 6), other.arrival)
+            if other is place or other.window or rank > mine:
+                continue
+            require(
+                now.able(other.terms).isdisjoint(fact.gpus), f"nobody overtakes {other.id} on a GPU that it could use"
+            )
+
+    def _fits(self, mine: Place | Held, now: Circumstances) -> None:
+        """Whoever has room reserved on one GPU agrees to share it, and all of it together fits."""
+        if now.wish is None:
+            return
+        held = {lease.target for lease in self.leases.values() if lease.target is not None}
+        open_ = [place for place in self.tickets.values() if place.window and place.target not in held]
+        windows = list({place.target or place.id: place for place in reversed(open_)}.values())
+        for uuid in mine.gpus:
+            usable_mib = now.usable_mib[uuid]
+            leads = [lease for lease in self.leases.values() if self.holders_of(lease)[0] is lease]
+            here = [other for other in (*leads, *windows) if uuid in other.gpus]
+            if mine not in here:
+                return  # it joined: its room was counted with the first
+            for other in here:
+                if other is not mine and (mine.target is None or other.target != mine.target):
+                    require(self._agree(mine, other, now), f"{mine.id} and {other.id} do not share GPU {uuid}")
+            sizes = [usable_mib if other.vram_mib is None else other.vram_mib for other in here]
+            require(sum(sizes) <= usable_mib, f"GPU {uuid} is never over-committed: {sizes}")
+
+    @staticmethod
+    def _agree(one: Place | Held | Home, other: Place | Held | Home, now: Circumstances) -> bool:
+        assert now.wish is not None
+        wishes = [now.wish(_terms(side)) for side in (one, other)]
+        first, second = wishes
+        return first.sharing.accepts(second.target, second.groups) and second.sharing.accepts(
+            first.target, first.groups
         )
 
     def _verify(self, fact: RoomVerified, now: Circumstances) -> None:
         lease = self._lease(fact.id)
         require(now.synced, "room is verified only while in sync")
         require(lease.phase == "making_room", "room is verified once")
-        others = [target for target in self.residents if target != lease.target]
-        require(not others, "a grant evicts every other resident before its room is verified")
-        lease.phase = "ready" if lease.target is None else "starting"
+        for home in self.residents.values() if now.wish is not None else ():
+            if home.target != lease.target and (not home.gpus or not set(home.gpus).isdisjoint(lease.gpus)):
+                require(self._agree(lease, home, now), "a grant evicts every resident that it does not share with")
+        loading = [
+            other.id
+            for other in self.leases.values()
+            if other.phase == "starting" and not other.adopted and not set(other.gpus).isdisjoint(lease.gpus)
+            if other.target != lease.target
+        ]
+        require(not loading, f"one target at a time loads on a GPU: {loading}")
+        for holder in self.holders_of(lease):
+            holder.phase = "ready" if lease.target is None else "starting"
         if lease.target is None:
             self.ready.add(fact.id)
 
@@ -243,9 +348,11 @@ class Ledger(Struct):
         lease = self._lease(fact.id)
         del self.leases[fact.id]
         self.ended[fact.id] = fact.reason
+        others = lease.target is not None and self.lease_of(lease.target) is not None
+        require(not others or not fact.resident, "a target that others hold is not resident")
         if fact.resident:
             untouched = lease.warm and lease.phase == "making_room" and not lease.cold
             whole = lease.phase == "ready" or lease.adopted or untouched
             require(whole, "a half-started target never becomes resident")
             require(lease.target is not None, "only a target can be resident")
-            self.residents[lease.target or ""] = lease.project
+            self.residents[lease.target or ""] = Home(lease.target or "", lease.project, lease.gpus, lease.vram_mib)

@@ -19,15 +19,15 @@ from supervisor.core.facts import (
 )
 from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.inputs import Acquire, CallerGone, Input, Release, Renew, Tick
-from supervisor.core.model import RUNNING, Now
+from supervisor.core.model import RUNNING, Container, Now
 from supervisor.core.plan import plan
 from supervisor.core.replies import Action, Granted, Queued, Refused, Released, Renewed, Reply, StartContainer
+from supervisor.core.room import reach, usable_mib, wish_of
 from supervisor.core.state import Hold, State
 from tests.simulation import soundness
 from tests.simulation.containers import SimContainer
-from tests.simulation.gpu import TOTAL_MIB
 from tests.simulation.incarnation import Box, Incarnation
-from tests.simulation.ledger import Circumstances, Ledger, require
+from tests.simulation.ledger import Circumstances, Held, Ledger, require
 
 #: A container without the right to run, that was started while all was well, is dead after this long (milliseconds).
 LIFE_MS = 500
@@ -63,14 +63,15 @@ class Rules:
         self.asked: dict[int, Input] = {}
         self.deadlines: dict[int, int] = {}
         self.doomed: dict[tuple[str, str], Doomed] = {}
-        self.unwell_ms = self.blind_ms = self.waits_since_ms = 0
+        self.unwell_ms = self.blind_ms = 0
+        self.waits_since_ms: dict[str, int] = {}
         self.foreseen: tuple[Acquire, Forecast] | None = None
         self.lives_ms: list[int] = []
         self.restarts = 0
         self.steps = 0
-        self.waits_for: str | None = None
         self._holder: Hold | None = None
-        self._was_dirty = self._decided_facts = False
+        self._was_dirty: frozenset[str] = frozenset()
+        self._decided_facts = False
 
     @property
     def at_ms(self) -> int:
@@ -91,7 +92,7 @@ class Rules:
         self.answered.clear()
         self.asked.clear()
         self.deadlines.clear()
-        self.waits_for = None
+        self.waits_since_ms = {}
         self.restarts += 1
 
     def ends(self) -> None:
@@ -122,7 +123,8 @@ class Rules:
     def decide(self, facts: list[AnyFact]) -> None:
         """Look at what a step decided, before anything of it leaves."""
         assert self.life is not None
-        observed = self.life.kernel.state.observed
+        state = self.life.kernel.state
+        observed = state.observed
         if self.foreseen is not None:
             self._came_as_foreseen(*self.foreseen, facts)
         circumstances = Circumstances(
@@ -130,13 +132,17 @@ class Rules:
             storage_full=observed.storage_full,
             safe_mode=bool(observed.safe_mode),
             stopping=observed.stopping,
-            dirty=bool(self._was_dirty and observed.dirty),
+            dirty=self._was_dirty & observed.dirty.keys(),
+            usable_mib={gpu.uuid: usable_mib(state, gpu) or 0 for gpu in observed.gpus},
+            wish=lambda terms: wish_of(state, terms),
+            most_holders=lambda target: state.observed.specs[target].max_holders,
+            able=lambda terms: reach(state, wish_of(state, terms)),
         )
         for fact in facts:
             require("hash of" not in getattr(fact, "detail", ""), "no token, nor its hash, is in what people read")
             self._look_at(fact)
             self.decided.take(fact, circumstances)
-        self._was_dirty = bool(observed.dirty)
+        self._was_dirty = frozenset(observed.dirty)
         self._decided_facts = bool(facts)
 
     def stepped(self, now: Now, item: Input) -> None:
@@ -167,6 +173,7 @@ class Rules:
 
     def _check_room(self, fact: RoomVerified) -> None:
         assert self.life is not None
+        lease = self.decided.leases[fact.id]
         # What runs already has its memory. Events may be lost, so what is believed to run counts as well.
         shown = self.life.kernel.state.observed.containers.values()
         warm = any(container.runs and container.target == fact.target for container in shown)
@@ -175,19 +182,38 @@ class Rules:
                 continue
             seen_ms = self.life.watcher.inspected_ms.get(container.id, -1)
             known = seen_ms > container.started_at_ms
+            share = self.box.gpu.held.get((container.id, container.run))
+            elsewhere = share is None or set(share.gpus).isdisjoint(lease.gpus)
             if container.target == fact.target:
                 warm = True
-            else:
+            elif self.decided.may_run(container.target, container.shown.project) == "no" and not elsewhere:
                 # What waits in the inbox of a process that was stopped is not known yet.
                 require(
                     not known or self.life.catching_up,
                     f"room is verified only when nothing else is known to run: {container.name} does",
                 )
+        for uuid in lease.gpus if not warm else ():
+            self._check_memory_of(uuid, lease)
+
+    def _check_memory_of(self, uuid: str, lease: Held) -> None:
+        """What is left by the dead, what nobody may stop, and what is promised to others leaves enough."""
+        assert self.life is not None
+        state = self.life.kernel.state
+        usable = next(usable_mib(state, gpu) or 0 for gpu in self.box.gpu.gpus if gpu.uuid == uuid)
         alive = {(one.id, one.run) for one in self.box.engine.containers.values() if one.alive}
-        need_mib = self.decided.leases[fact.id].vram_mib or TOTAL_MIB
-        most_mib = IDLE_MIB if need_mib >= TOTAL_MIB else TOTAL_MIB - need_mib
-        free = self.box.gpu.left_by(alive) <= most_mib
-        require(warm or free, "room is verified by the GPU's own reading: a stopped process is not freed VRAM")
+        taken = self.box.gpu.left_by(alive, uuid) + self.box.gpu.foreign_mib(uuid)
+        others = [
+            other
+            for other in self.decided.leases.values()
+            if uuid in other.gpus and other.joins is None and lease not in self.decided.holders_of(other)
+        ]
+        homes = [home for home in self.decided.residents.values() if uuid in home.gpus]
+        promised = sum(other.vram_mib or 0 for other in (*others, *homes))
+        # Where nobody says who uses what, use may be a part of what is promised.
+        taken = max(taken, promised) if self.box.gpu.silent else taken + promised
+        need = lease.vram_mib or usable
+        most = IDLE_MIB if need >= usable else usable - need
+        require(taken <= most, f"room is verified by the GPU's own reading: {taken} MiB of {uuid} are taken")
 
     def _hung_up(self, gone: CallerGone) -> None:
         """Once a hang-up is noticed its caller is granted nothing, and a grant that raced it is taken back."""
@@ -301,16 +327,15 @@ class Rules:
         assert shown is not None
         true_target = self.box.engine.containers[action.id].target if action.id in self.box.engine.containers else None
         if isinstance(action, StartContainer):
-            lease = next(iter(self.on_disk.leases.values()), None)
-            require(
-                lease is not None and lease.phase == "starting", "a start leaves after its lease and room are on disk"
+            starting = [lease for lease in self.on_disk.leases.values() if lease.phase == "starting"]
+            require(starting, "a start leaves after its lease and room are on disk")
+            ours = shown.target is None or any(
+                shown.target == lease.target and shown.project == lease.project for lease in starting
             )
-            assert lease is not None
-            ours = shown.target is None or (shown.target == lease.target and shown.project == lease.project)
             require(ours, "only the leased target and what it needs is started")
             require(not shown.one_off, "a one-off container is never started")
             require(state.observed.synced, "nothing is started while not in sync")
-            self._check_intruders()
+            self._check_intruders(shown, starting)
             return
         require(shown.target is not None, "a container without a target is never stopped")
         if action.id in self.box.engine.containers:
@@ -322,14 +347,17 @@ class Rules:
             require(verdict != "yes", "a stop leaves after the end of the right to run is on disk")
             require(shown.status in RUNNING, "only what runs is stopped")
 
-    def _check_intruders(self) -> None:
+    def _check_intruders(self, started: Container, starting: list[Held]) -> None:
         """Between "room verified" and "ready" nothing else may load: a start waits until what is known to is gone."""
         assert self.life is not None
+        gpus = {uuid for lease in starting if started.target in {None, lease.target} for uuid in lease.gpus}
         for container in self.box.engine.containers.values():
             if container.target is None or not container.alive or self.box.settings.mode != "stop":
                 continue
             known = self.life.watcher.inspected_ms.get(container.id, -1) > container.started_at_ms
-            intrudes = self.decided.may_run(container.target, container.shown.project) == "no"
+            share = self.box.gpu.held.get((container.id, container.run))
+            here = started.target is not None and share is not None and not gpus.isdisjoint(share.gpus)
+            intrudes = here and self.decided.may_run(container.target, container.shown.project) == "no"
             require(not known or not intrudes or self.life.catching_up, "nothing is started beside what may not run")
 
     # ---- enforcement
@@ -403,15 +431,14 @@ class Rules:
         """Memory that does not come back is said out loud: the GPU is dirty."""
         assert self.life is not None
         observed = self.life.kernel.state.observed
-        holder = next(iter(self.decided.leases), None)
-        waits = observed.room_waits and observed.synced and not self.life.catching_up and not observed.dirty
-        if not waits:
-            self.waits_for = None
-        elif holder != self.waits_for:
-            self.waits_for, self.waits_since_ms = holder, self.at_ms
-        else:
-            most_ms = self.box.settings.vram_return_ms + LATE_MS
-            require(self.at_ms - self.waits_since_ms <= most_ms, "memory that does not come back is said out loud")
+        books = self.decided.leases
+        waits = {id_ for id_ in observed.room if id_ in books and observed.dirty.keys().isdisjoint(books[id_].gpus)}
+        if not observed.synced or self.life.catching_up:
+            waits = set()
+        self.waits_since_ms = {id_: self.waits_since_ms.get(id_, self.at_ms) for id_ in waits}
+        most_ms = self.box.settings.vram_return_ms + LATE_MS
+        late = [id_ for id_, since_ms in self.waits_since_ms.items() if self.at_ms - since_ms > most_ms]
+        require(not late, f"memory that does not come back is said out loud: {late}")
 
     # ---- the state as a whole
 

@@ -10,7 +10,10 @@ from tests.simulation.ledger import Ledger, require
 def check(state: State, books: Ledger, now: Now) -> None:
     """Compare the state with the books that were kept of its facts, and its parts with each other."""
     durable = state.durable
-    require(len(durable.leases) <= 1, "two leases are never on the same exclusive GPU")
+    for gpu in state.observed.gpus:
+        leads = [lease for lease in durable.leases.values() if state.leads(lease)]
+        sizes = [lease.vram_mib or 0 for lease in leads if gpu.uuid in lease.gpus]
+        require(sum(sizes) <= (gpu.total_mib or 0), "what is reserved on a GPU is never more than it has")
     if not state.observed.safe_mode:
         require(durable.leases.keys() == books.leases.keys(), "the facts tell which leases are held")
         require(durable.tickets.keys() == books.tickets.keys(), "the facts tell which tickets wait")

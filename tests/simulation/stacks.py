@@ -107,7 +107,7 @@ SERVICES: dict[str, tuple[Service, ...]] = {
 COMMON = ("single", "whole", "chain", "always", "stubborn", "with-init", "job", "slow")
 
 
-def pick(rng: random.Random) -> list[Stack]:
+def pick(rng: random.Random, gpus: int = 1) -> list[Stack]:
     """Choose the stacks of one box: some that work, and some with something special about them."""
     kinds = rng.sample(COMMON, 2) + rng.sample(sorted(set(SERVICES) - set(COMMON)), rng.randint(0, 2))
     stacks = [Stack(target=kind, project=f"p-{kind}", services=SERVICES[kind]) for kind in kinds]
@@ -115,7 +115,34 @@ def pick(rng: random.Random) -> list[Stack]:
         stacks.append(Stack(target="plain", project="", services=SERVICES["single"]))
     if rng.random() < 0.1:
         stacks.append(replace(stacks[0], project="p-other"))
-    return stacks
+    if rng.random() < 0.5:
+        return stacks
+    return [_sociable(rng, stack, [one.target for one in stacks], gpus) for stack in stacks]
+
+
+def _sociable(rng: random.Random, stack: Stack, targets: list[str], gpus: int) -> Stack:
+    """Let a stack share its GPU with some, and be small enough for that; or pin it."""
+    labels = [
+        ("gpu.coexist-with", rng.choice(("any", "any", "none", "@friends", ",".join([*targets, "@bare"])))),
+        ("gpu.groups", rng.choice(("friends", "others"))),
+    ]
+    if rng.random() < 0.2:
+        labels.append(("gpu.devices", rng.choice(("all", *map(str, range(gpus))))))
+    if rng.random() < 0.2:
+        labels.append(("gpu.min-residency", "3s"))
+    if rng.random() < 0.3:
+        labels.append(("gpu.max-holders", rng.choice(("2", "unlimited"))))
+    smaller = ("gpu.vram-mib", str(rng.choice((2_000, 6_000, 11_000, 16_000))))
+    services = []
+    for service in stack.services:
+        if service.labels is None:
+            services.append(service)
+            continue
+        own = dict(service.labels)
+        if "gpu.healthcheck-master" in own and rng.random() < 0.8:
+            own |= dict([smaller])
+        services.append(replace(service, labels=(*own.items(), *labels)))
+    return replace(stack, services=tuple(services))
 
 
 class People:

@@ -12,10 +12,24 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from sortedcontainers import SortedKeyList
 
 from supervisor import kernel
 from supervisor.core import apply as applying
-from supervisor.core import endings, enforce, leases, plan, policy, requests, settle, sightings, state, step, targets
+from supervisor.core import (
+    endings,
+    enforce,
+    leases,
+    plan,
+    policy,
+    requests,
+    room,
+    settle,
+    sightings,
+    state,
+    step,
+    targets,
+)
 from supervisor.core.facts import LeaseGranted, LeaseRetimed, TicketKept
 from tests.journal.memory_disk import MemoryDisk
 from tests.simulation.ledger import Violation
@@ -32,7 +46,49 @@ def grant_without_eviction(patch: pytest.MonkeyPatch) -> None:
 
 
 def two_holders(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(policy, "holder", lambda _: None)
+    patch.setattr(room, "_held_by", lambda _: None)
+    honest = room._fit
+
+    def fit(state: Any, now_ms: int, gpu: Any, wish: Any, others: Any) -> Any:
+        return honest(state, now_ms, gpu, wish, [other for other in others if other.kind == "resident"])
+
+    patch.setattr(room, "_fit", fit)
+
+
+def sharing_with_strangers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(room, "_agree", lambda *_: True)
+
+
+def reservations_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(room, "_takes", lambda *_: 0)
+
+
+def two_load_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "_another_loads", lambda *_: False)
+
+
+def one_holder_too_many(patch: pytest.MonkeyPatch) -> None:
+    honest = room._join
+
+    def join(state: Any, lead: Any, own_id: str) -> Any:
+        return (
+            room.Placement(lead.gpus, lead.vram_mib, joins=lead.id) if not lead.adopted else honest(state, lead, own_id)
+        )
+
+    patch.setattr(room, "_join", join)
+
+
+def smaller_ones_first(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "reach", lambda *_: set())
+    patch.setattr(policy, "keep_off", lambda *_: set())
+
+
+def foreign_use_overlooked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "has_room", lambda *_: True)
+
+
+def first_holder_takes_all_with_it(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leases, "_hand_over_lead", lambda *_: None)
 
 
 def grant_while_not_in_sync(patch: pytest.MonkeyPatch) -> None:
@@ -44,7 +100,13 @@ def grant_on_a_full_disk(patch: pytest.MonkeyPatch) -> None:
 
 
 def overtaking(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(policy, "head", lambda state: state.queue[-1] if state.queue else None)
+    honest = state.State.__init__
+
+    def reversed_queue(self: state.State, *values: Any) -> None:
+        honest(self, *values)
+        self.queue = SortedKeyList(self.queue, key=lambda ticket: tuple(-part for part in self.rank(ticket)))
+
+    patch.setattr(state.State, "__init__", reversed_queue)
 
 
 def aging_upside_down(patch: pytest.MonkeyPatch) -> None:
@@ -56,7 +118,8 @@ def aging_upside_down(patch: pytest.MonkeyPatch) -> None:
 
 
 def window_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(policy, "claimant", lambda _: None)
+    honest = room.occupants
+    patch.setattr(room, "occupants", lambda state: [one for one in honest(state) if one.kind != "window"])
 
 
 def window_never_lapses(patch: pytest.MonkeyPatch) -> None:
@@ -87,7 +150,7 @@ def room_never_checked(patch: pytest.MonkeyPatch) -> None:
 
 
 def memory_never_read(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(policy, "is_read", lambda *_: False)
+    patch.setattr(settle, "_memory_is_there", lambda *_: True)
 
 
 def start_before_room(patch: pytest.MonkeyPatch) -> None:
@@ -218,13 +281,13 @@ def back_off_for_ever(patch: pytest.MonkeyPatch) -> None:
 
 
 def token_in_a_sentence(patch: pytest.MonkeyPatch) -> None:
-    honest = requests.why_busy
+    honest = requests.with_queue
 
-    def why_busy(state: Any) -> Any:
-        refusal, lease = honest(state), policy.holder(state)
-        return refusal and lease and replace(refusal, detail=f"{refusal.detail} with {lease.token_hash}")
+    def with_queue(state: Any, refusal: Any) -> Any:
+        told, lease = honest(state, refusal), next(iter(state.durable.leases.values()), None)
+        return replace(told, detail=f"{told.detail} with {lease.token_hash}") if lease is not None else told
 
-    patch.setattr(requests, "why_busy", why_busy)
+    patch.setattr(requests, "with_queue", with_queue)
 
 
 def shutdown_leaves_callers_waiting(patch: pytest.MonkeyPatch) -> None:
@@ -283,6 +346,13 @@ PLANTED: tuple[Plant, ...] = (
     start_beside_an_intruder,
     held_back_answer_lost,
     journal_forgets_to_sync,
+    sharing_with_strangers,
+    reservations_forgotten,
+    two_load_at_once,
+    one_holder_too_many,
+    smaller_ones_first,
+    foreign_use_overlooked,
+    first_holder_takes_all_with_it,
 )
 
 

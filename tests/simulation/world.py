@@ -14,14 +14,15 @@ from msgspec import Struct
 
 from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import Input
-from supervisor.core.model import RUNNING, Now
+from supervisor.core.model import RUNNING, Gpu, Now
 from supervisor.core.replies import Action, Reply
 from supervisor.core.state import Settings
+from supervisor.core.targets import is_named
 from tests.simulation import faults, stacks
 from tests.simulation.clients import Callers
 from tests.simulation.disk import JournaledDisk, SimDisk
 from tests.simulation.engine import SimEngine
-from tests.simulation.gpu import GPU, GpuMemory
+from tests.simulation.gpu import SETS, GpuMemory
 from tests.simulation.incarnation import Box, Incarnation, Trouble
 from tests.simulation.ledger import require
 from tests.simulation.rules import Rules
@@ -55,13 +56,14 @@ class World:
         self.calm = False
         self.life: Incarnation | None = None
         engine = SimEngine(self.timeline)
+        gpus = rng.choices(*zip(*SETS, strict=True))[0]
         self.box = Box(
             timeline=self.timeline,
             rng=rng,
             engine=engine,
-            gpu=GpuMemory(self.timeline, rng),
+            gpu=GpuMemory(self.timeline, rng, gpus),
             disk=JournaledDisk() if rng.random() < REAL_JOURNAL else SimDisk(),
-            settings=_settings(rng),
+            settings=_settings(rng, gpus),
             noise=Noise(),
             trouble=Trouble(),
         )
@@ -69,7 +71,8 @@ class World:
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=trace)
         engine.on_start = self._process_started
         engine.on_death = self._process_died
-        self.stacks = stacks.pick(rng)
+        self.where: dict[str | None, tuple[str, ...]] = {}
+        self.stacks = stacks.pick(rng, len(gpus))
         self.targets = sorted({stack.target for stack in self.stacks})
         self.people = stacks.People(engine, rng)
         self.callers = Callers(self)
@@ -227,7 +230,7 @@ class World:
 
     def _process_started(self, container: Any) -> None:
         self.note("runs", (container.name, container.id))
-        self.box.gpu.take(container)
+        self.box.gpu.take(container, self._gpus_of(container))
         self.rules.started(container)
 
     def _process_died(self, container: Any) -> None:
@@ -235,15 +238,32 @@ class World:
         self.box.gpu.give_back(container)
         self.rules.died(container)
 
+    def _gpus_of(self, container: Any) -> tuple[str, ...]:
+        """Where a process loads: on its own GPUs if it is pinned, else where the supervisor put its target."""
+        target, gpus = container.target, self.box.gpu.gpus
+        every = container.shown.all_devices
+        pinned = tuple(gpu.uuid for gpu in gpus if every or is_named(gpu, container.shown.devices))
+        first = pinned or (gpus[0].uuid,)
+        if target is None or self.life is None:
+            return self.where.get(target, first)
+        state = self.life.kernel.state
+        lease, resident = state.lease_of(target), state.durable.residents.get(target)
+        granted = lease.gpus if lease is not None else resident.gpus if resident is not None else ()
+        self.where[target] = pinned or granted or self.where.get(target, first)
+        return self.where[target]
 
-def _settings(rng: random.Random) -> Settings:
+
+def _settings(rng: random.Random, gpus: tuple[Gpu, ...]) -> Settings:
     return Settings(
         mode=rng.choices(("stop", "observe", "adopt"), (80, 10, 10))[0],
         aging_per_minute=rng.choice((0.0, 1.0, 1.0, 30.0)),
         ttl_min_ms=rng.choice((2_000, 10_000)),
         claim_window_ms=rng.choice((3_000, 10_000)),
         queue_max=rng.choice((3, 20_000)),
-        gpus=(GPU,),
+        gpus=gpus,
+        placement=rng.choice(("pack", "spread")),
+        headroom_mib=rng.choice((0, 0, 512)),
+        min_residency_ms=rng.choice((0, 0, 4_000)),
     )
 
 

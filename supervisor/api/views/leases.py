@@ -51,7 +51,7 @@ def at(now: Now, at_ms: int | None) -> str | None:
 def lease_state(state: State, lease: Lease) -> LeaseState:
     if lease.phase != "ready":
         return "starting"
-    return "down" if lease.id in state.observed.down_since else "ready"
+    return "down" if state.lead_of(lease).id in state.observed.down_since else "ready"
 
 
 def lease_view(state: State, now: Now, lease: Lease) -> LeaseView:
@@ -85,7 +85,7 @@ def _until(state: State, lease: Lease) -> int | None:
 def _why_not_ready(state: State, lease: Lease) -> str:
     """Return what a lease waits for, in one sentence; "" once it is ready."""
     if lease.phase == "ready":
-        return f"{lease.target} went down" if lease.id in state.observed.down_since else ""
+        return f"{lease.target} went down" if state.lead_of(lease).id in state.observed.down_since else ""
     if not state.observed.synced:
         return f"not in sync with the container engine ({state.observed.engine_reason})"
     if lease.phase == "making_room":
