@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from supervisor.core import policy
 from supervisor.core.errors import Refusal
-from supervisor.core.facts import ResidencyEnded
 from supervisor.core.inputs import CallerGone, Evict, ForceRelease, Release
 from supervisor.core.leases import (
     end_lease,
+    end_residency,
     end_target,
     end_ticket,
     ended_refusal,
@@ -16,7 +16,6 @@ from supervisor.core.leases import (
     start_ttl,
     start_window,
 )
-from supervisor.core.model import Lease
 from supervisor.core.replies import Released
 from supervisor.core.requests import keep_ticket, not_your_turn, unknown_lease, wrong_with
 from supervisor.core.txn import Txn
@@ -72,20 +71,6 @@ def evict(txn: Txn, request: Evict) -> None:
         return txn.reply(Released(request.request_id, released=False, reason="not_resident"))
     end_residency(txn, request.target, "operator")
     return txn.reply(Released(request.request_id, released=True))
-
-
-def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None) -> None:
-    """End a residency. What runs of it loses the right to run; the plan stops it with its own grace."""
-    txn.emit(
-        ResidencyEnded,
-        target=target,
-        reason=reason,
-        for_lease=lease.id if lease else None,
-        for_target=lease.target if lease else None,
-        for_owner=lease.terms.owner if lease else None,
-    )
-    txn.state.observed.timers.drop(("idle", target))
-    txn.touch(target)
 
 
 # ---- hanging up, and waits that run out

@@ -152,7 +152,9 @@ class ResidencyBegan(Fact, frozen=True, array_like=True, tag=True):
 
 
 class ResidencyEnded(Fact, frozen=True, array_like=True, tag=True):
-    """``reason``: evicted (``for_lease`` names whose room it makes), stopped (nothing ran for a while), operator."""
+    """``reason``: evicted (``for_lease`` names whose room it makes), stopped (nothing ran for a while), unused (nobody
+    leased it for its idle timeout), operator.
+    """
 
     target: str
     reason: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from supervisor.core.errors import Refusal
-from supervisor.core.facts import LeaseEnded, LeaseGranted, TicketEnded, WindowOpened
+from supervisor.core.facts import LeaseEnded, LeaseGranted, ResidencyEnded, TicketEnded, WindowOpened
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted
 from supervisor.core.room import Placement
@@ -91,11 +91,13 @@ def grant(
     )
     timers = state.observed.timers
     timers.drop(("window", id_))
-    if terms.target is not None:
-        timers.drop(("idle", terms.target))
+    for what in ("idle", "young", "unused"):
+        timers.drop((what, terms.target or ""))
     for caller in on_the_line(txn, id_):
         timers.drop(("hold", str(caller.request_id)))
     lease = state.durable.leases[id_]
+    for target in place.evicts:
+        end_residency(txn, target, "evicted", lease)
     bound_wait(txn, lease, terms)
     txn.touch(lease.target)
     answer(txn, lease)
@@ -270,6 +272,21 @@ def _stays(txn: Txn, lease: Lease) -> bool:
         return False
     untouched = lease.warm and lease.phase == "making_room" and not lease.needs_cold_start
     return lease.phase == "ready" or lease.adopted or untouched
+
+
+def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None) -> None:
+    """End a residency. What runs of it loses the right to run; the plan stops it with its own grace."""
+    txn.emit(
+        ResidencyEnded,
+        target=target,
+        reason=reason,
+        for_lease=lease.id if lease else None,
+        for_target=lease.target if lease else None,
+        for_owner=lease.terms.owner if lease else None,
+    )
+    for what in ("idle", "young", "unused"):
+        txn.state.observed.timers.drop((what, target))
+    txn.touch(target)
 
 
 def end_ticket(txn: Txn, ticket: Ticket, reason: str, refusal: Refusal) -> None:

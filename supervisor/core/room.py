@@ -173,10 +173,6 @@ def _window(state: State, ticket: Ticket) -> Occupant:
 
 def _resident(state: State, resident: Resident) -> Occupant:
     sharing, groups = _says(state, resident.target, sized=True)
-    spec = spec_of(state, resident.target)
-    stays_ms = state.settings.min_residency_ms
-    if spec is not None and spec.min_residency_ms is not None:
-        stays_ms = spec.min_residency_ms
     return Occupant(
         "resident",
         resident.target,
@@ -187,8 +183,23 @@ def _resident(state: State, resident: Resident) -> Occupant:
         sharing,
         groups,
         resident.since_ms,
-        resident.loaded_at_ms + stays_ms if resident.loaded_at_ms else 0,
+        stays_until_ms(state, resident),
     )
+
+
+def stays_until_ms(state: State, resident: Resident) -> int:
+    """Return until when a resident is not evicted because it has only just been loaded; 0 if nobody knows when."""
+    if not resident.loaded_at_ms:
+        return 0
+    return resident.loaded_at_ms + limit_ms(state, resident.target, "min_residency_ms")
+
+
+def limit_ms(state: State, target: str, name: Literal["min_residency_ms", "idle_timeout_ms", "max_hold_ms"]) -> int:
+    """Return a limit of a target in milliseconds, as its labels or else the configuration say; 0: there is none."""
+    spec = spec_of(state, target)
+    own: int | None = getattr(spec, name) if spec is not None else None
+    default: int = getattr(state.settings, name)
+    return default if own is None else own
 
 
 def _agree(wish: Wish, other: Occupant) -> bool:

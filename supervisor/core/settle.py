@@ -5,14 +5,14 @@ Only targets that were touched are judged, so a renewal costs nothing.
 
 from __future__ import annotations
 
-from supervisor.core import policy
-from supervisor.core.endings import end_residency
+from supervisor.core import policy, room
 from supervisor.core.enforce import judge_runs
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import RoomVerified, TargetDown, TargetReady
 from supervisor.core.leases import (
     answer,
     end_lease,
+    end_residency,
     end_target,
     end_ticket,
     failure,
@@ -164,14 +164,23 @@ def _who_stays(state: State, lease: Lease) -> str:
 
 
 def _watch_resident(txn: Txn, target: str) -> None:
-    """A residency ends when nothing of the target has run for a while, in sync."""
-    observed = txn.state.observed
-    resident = txn.state.durable.residents.get(target)
-    key = ("idle", target)
-    if resident is None or runs(txn.state, target, resident.project):
-        observed.timers.drop(key)
-    elif key not in observed.timers.at:
-        observed.timers.set(key, txn.now.at_ms + txn.state.settings.gone_grace_ms)
+    """A residency ends when nothing of the target has run for a while, in sync, or when nobody used it for long."""
+    state = txn.state
+    timers = state.observed.timers
+    resident = state.durable.residents.get(target)
+    if resident is None or runs(state, target, resident.project):
+        timers.drop(("idle", target))
+    elif ("idle", target) not in timers.at:
+        timers.set(("idle", target), txn.now.at_ms + state.settings.gone_grace_ms)
+    if resident is None:
+        return
+    # When it may first be evicted, whoever waits for its room is looked at again.
+    stays_until_ms = room.stays_until_ms(state, resident)
+    if stays_until_ms > txn.now.at_ms:
+        timers.set(("young", target), stays_until_ms)
+    unused_ms = room.limit_ms(state, target, "idle_timeout_ms")
+    if unused_ms and ("unused", target) not in timers.at:
+        timers.set(("unused", target), max(txn.now.at_ms, resident.since_ms + unused_ms))
 
 
 # ---- room

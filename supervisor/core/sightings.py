@@ -22,7 +22,7 @@ from supervisor.core.leases import end_target, failure, open_window, time_window
 from supervisor.core.model import Container, Lease, Terms
 from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
-from supervisor.core.room import Placement, wish_of
+from supervisor.core.room import Placement, seen_on, wish_of
 from supervisor.core.state import Retry, Run, Stale, State
 from supervisor.core.targets import Standing, helpers, team_of
 from supervisor.core.txn import Txn
@@ -228,11 +228,10 @@ def _settle_in(txn: Txn) -> None:
 
 
 def begin_residency(txn: Txn, container: Container, reason: str) -> None:
-    """Let what runs without a lease stay until its room is needed. It is where it is pinned, or nobody knows where."""
+    """Let what runs without a lease stay until its room is needed: where it is pinned, or seen, or first."""
     target = container.target or ""
     wish = wish_of(txn.state, Terms(target=target, owner="", priority=0, ttl_ms=0))
-    only = tuple(gpu.uuid for gpu in txn.state.observed.gpus)
-    gpus = wish.pinned or (only if len(only) == 1 else ())
+    gpus = wish.pinned or seen_on(txn.state, target) or tuple(gpu.uuid for gpu in txn.state.observed.gpus[:1])
     txn.emit(ResidencyBegan, target=target, project=container.project, reason=reason, gpus=gpus, vram_mib=wish.need_mib)
 
 

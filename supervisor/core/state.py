@@ -33,7 +33,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     ``aging_per_minute``: points of priority that a ticket gains per minute of waiting (0: plain priority, then FIFO).
     ``gpu_classes``: the GPUs (UUIDs or indices) of each class that has a name. ``headroom_mib`` of each GPU are never
-    granted. ``min_residency_ms``: how long a target that was just loaded is not evicted, where no label says it.
+    granted. Where no label says it: a target that was just loaded is not evicted for ``min_residency_ms``, is stopped
+    after ``idle_timeout_ms`` without a lease, and is held for ``max_hold_ms`` at most while others wait (0: no limit).
     """
 
     mode: Mode = "stop"
@@ -55,6 +56,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     placement: Literal["pack", "spread"] = "pack"
     headroom_mib: int = 0
     min_residency_ms: int = 0
+    idle_timeout_ms: int = 0
+    max_hold_ms: int = 0
 
 
 class Durable(Struct):

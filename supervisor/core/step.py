@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from supervisor.core.endings import caller_gone, end_residency, evict, force_release, release, wait_over
+from supervisor.core.endings import caller_gone, evict, force_release, release, wait_over
 from supervisor.core.enforce import tally_over
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import SupervisorStarted, SupervisorStopped
@@ -33,7 +33,15 @@ from supervisor.core.inputs import (
     Tick,
     VramRead,
 )
-from supervisor.core.leases import end_lease, end_ticket, ended_refusal, refuse_all, start_ttl, start_window
+from supervisor.core.leases import (
+    end_lease,
+    end_residency,
+    end_ticket,
+    ended_refusal,
+    refuse_all,
+    start_ttl,
+    start_window,
+)
 from supervisor.core.model import Now
 from supervisor.core.policy import standstill
 from supervisor.core.requests import acquire, claim, renew
@@ -174,6 +182,11 @@ def _tick(txn: Txn) -> None:
         elif what == "idle":
             if id_ in state.durable.residents and state.observed.synced:
                 end_residency(txn, id_, "stopped")
+        elif what == "unused":
+            if id_ in state.durable.residents and not state.observed.safe_mode:
+                end_residency(txn, id_, "unused")
+        elif what == "young":
+            continue  # the queue is looked at again
         else:
             _lease_due(txn, what, id_)
 

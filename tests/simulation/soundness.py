@@ -46,6 +46,8 @@ def _check_timers(state: State, now: Now) -> None:
         "window": durable.tickets,
         "hold": {str(id_) for id_ in observed.holds},
         "idle": durable.residents,
+        "young": durable.residents,
+        "unused": durable.residents,
         "tally": observed.tallies,
         "retry": observed.retries,
         "ready": durable.leases,

@@ -264,6 +264,7 @@ def _settings(rng: random.Random, gpus: tuple[Gpu, ...]) -> Settings:
         placement=rng.choice(("pack", "spread")),
         headroom_mib=rng.choice((0, 0, 512)),
         min_residency_ms=rng.choice((0, 0, 4_000)),
+        idle_timeout_ms=rng.choice((0, 0, 8_000)),
     )
 
 
