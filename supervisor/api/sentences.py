@@ -18,6 +18,7 @@ from supervisor.core.facts import (
     LeaseGranted,
     LeaseRestarted,
     LeaseRetimed,
+    LeaseTold,
     ResidencyBegan,
     ResidencyEnded,
     RoomVerified,
@@ -30,6 +31,7 @@ from supervisor.core.facts import (
     TicketEnded,
     TicketKept,
     TicketQueued,
+    UseSeen,
     WindowOpened,
 )
 from supervisor.core.values import shown
@@ -75,10 +77,12 @@ def sentence(fact: AnyFact) -> str:
             return f"first look at the engine: {ran} ran already and may stay" if ran else "first look at the engine"
         case TicketQueued() | TicketKept() | TicketEnded() | WindowOpened():
             return _of_ticket(fact)
-        case LeaseGranted() | RoomVerified() | LeaseRestarted() | LeaseRetimed() | LeaseEnded():
+        case LeaseGranted() | RoomVerified() | LeaseRestarted() | LeaseRetimed() | LeaseTold() | LeaseEnded():
             return _of_lease(fact)
         case TargetReady():
             return f"{fact.target} is ready after {fact.took_ms / 1000:.1f} s (lease {fact.id})"
+        case UseSeen():
+            return f"{fact.target} was seen to use {fact.peak_mib} MiB, more than ever before"
         case TargetDown():
             return f"{fact.target} went down: {shown(fact.detail, 300)} (lease {fact.id})"
         case ResidencyBegan() | ResidencyEnded():
@@ -119,7 +123,7 @@ def _of_ticket(fact: TicketQueued | TicketKept | TicketEnded | WindowOpened) -> 
             assert_never(fact)
 
 
-def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed | LeaseEnded) -> str:
+def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed | LeaseTold | LeaseEnded) -> str:
     match fact:
         case LeaseGranted():
             if fact.adopted:
@@ -133,6 +137,10 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
             return f"{fact.target} is started again for its owner (lease {fact.id})"
         case LeaseRetimed():
             return f"lease {fact.id} is renewed by {fact.ttl_ms // 1000} s at a time from now on"
+        case LeaseTold():
+            until = rfc3339(fact.wall_ms + fact.ends_at_ms - fact.at_ms)
+            whose = f"the lease of {shown(fact.owner)} on {named(fact.target)}"
+            return f"others wait: {whose} ends at {until} if they still do (lease {fact.id})"
         case LeaseEnded():
             how = ENDED.get(fact.reason, f"has ended ({shown(fact.reason)})")
             detail = f": {shown(fact.detail, 300)}" if fact.detail else ""

@@ -22,6 +22,7 @@ from supervisor.core.facts import (
     LeaseGranted,
     LeaseRestarted,
     LeaseRetimed,
+    LeaseTold,
     ResidencyBegan,
     ResidencyEnded,
     RoomVerified,
@@ -34,6 +35,7 @@ from supervisor.core.facts import (
     TicketEnded,
     TicketKept,
     TicketQueued,
+    UseSeen,
     WindowOpened,
 )
 from supervisor.core.model import Ended, Lease, Phase, Remembered, Resident, Ticket
@@ -92,6 +94,8 @@ def apply(state: State, fact: AnyFact) -> None:
         case LeaseRetimed():
             lease = durable.leases[fact.id]
             durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms))
+        case LeaseTold():
+            durable.leases[fact.id] = replace(durable.leases[fact.id], ends_at_ms=fact.ends_at_ms)
         case LeaseEnded():
             lease = durable.leases.pop(fact.id)
             state.unindex(lease)
@@ -119,6 +123,11 @@ def apply(state: State, fact: AnyFact) -> None:
             durable.remembered.move_to_end(fact.name)
             if len(durable.remembered) > REMEMBERED_MAX:
                 durable.remembered.popitem(last=False)
+        case UseSeen():
+            durable.peaks[fact.target] = fact.peak_mib
+            durable.peaks.move_to_end(fact.target)
+            if len(durable.peaks) > REMEMBERED_MAX:
+                durable.peaks.popitem(last=False)
         case SupervisorStopped() | TargetDown() | ContainerRefused() | ContainerSpared() | StopFailed():
             pass  # for the audit alone
         case _:
@@ -255,6 +264,7 @@ class _Frozen(Struct, kw_only=True):
     ended: list[Ended]
     ended_keys: list[Ended]
     remembered: list[Remembered]
+    peaks: list[tuple[str, int]] = []
 
 
 def freeze(durable: Durable) -> bytes:
@@ -276,6 +286,7 @@ def freeze(durable: Durable) -> bytes:
             ended=list(durable.ended.values()),
             ended_keys=list(durable.ended_keys.values()),
             remembered=list(durable.remembered.values()),
+            peaks=list(durable.peaks.items()),
         )
     )
 
@@ -305,6 +316,7 @@ def thaw(payload: bytes) -> Durable:
         ended=OrderedDict((ended.token_hash, ended) for ended in frozen.ended),
         ended_keys=OrderedDict((ended.scope or "", ended) for ended in frozen.ended_keys),
         remembered=OrderedDict((known.name, known) for known in frozen.remembered),
+        peaks=OrderedDict(frozen.peaks),
     )
 
 

@@ -125,9 +125,18 @@ class LeaseRetimed(Fact, frozen=True, array_like=True, tag=True):
     ttl_ms: int
 
 
+class LeaseTold(Fact, frozen=True, array_like=True, tag=True):
+    """The holder was told that others wait, and that its lease ends at ``ends_at_ms`` if they still do then."""
+
+    id: str
+    ends_at_ms: int
+    owner: str
+    target: str | None
+
+
 class LeaseEnded(Fact, frozen=True, array_like=True, tag=True):
     """``reason``: released, forced, expired, caller_gone, target_down, target_completed, target_failed,
-    target_unhealthy, target_timeout, salvaged. ``resident``: what still runs of it stays, warm.
+    target_unhealthy, target_timeout, max_hold, salvaged. ``resident``: what still runs of it stays, warm.
     """
 
     id: str
@@ -202,6 +211,13 @@ class StopFailed(Fact, frozen=True, array_like=True, tag=True):
     error: str
 
 
+class UseSeen(Fact, frozen=True, array_like=True, tag=True):
+    """A target was seen to use more memory than ever before: ``peak_mib``, on all its GPUs together."""
+
+    target: str
+    peak_mib: int
+
+
 class TargetRemembered(Fact, frozen=True, array_like=True, tag=True):
     name: str
     project: str
@@ -223,6 +239,7 @@ AnyFact = (
     | TargetDown
     | LeaseRestarted
     | LeaseRetimed
+    | LeaseTold
     | LeaseEnded
     | ResidencyBegan
     | ResidencyEnded
@@ -230,4 +247,5 @@ AnyFact = (
     | ContainerSpared
     | StopFailed
     | TargetRemembered
+    | UseSeen
 )

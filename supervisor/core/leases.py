@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from supervisor.core import room
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import LeaseEnded, LeaseGranted, ResidencyEnded, TicketEnded, WindowOpened
 from supervisor.core.model import Lease, Terms, Ticket
@@ -96,12 +97,21 @@ def grant(
     for caller in on_the_line(txn, id_):
         timers.drop(("hold", str(caller.request_id)))
     lease = state.durable.leases[id_]
+    time_hold(txn, lease)
     for target in place.evicts:
         end_residency(txn, target, "evicted", lease)
     bound_wait(txn, lease, terms)
     txn.touch(lease.target)
     answer(txn, lease)
     return lease
+
+
+def time_hold(txn: Txn, lease: Lease) -> None:
+    """Wake up when the holder may have to be told that others wait, or its lease ends for them."""
+    limit_ms = room.limit_ms(txn.state, lease.target, "max_hold_ms")
+    if limit_ms:
+        at_ms = lease.ends_at_ms or lease.granted_at_ms + limit_ms * 2 // 3
+        txn.state.observed.timers.set(("held", lease.id), max(at_ms, txn.now.at_ms + 1))
 
 
 def bound_wait(txn: Txn, lease: Lease, terms: Terms) -> None:
@@ -227,7 +237,7 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
     )
     if led and rest:
         _hand_over_lead(state, lease, rest[0])
-    for what in ("lease", "ready", "down", "vram"):
+    for what in ("lease", "ready", "down", "vram", "held"):
         observed.timers.drop((what, lease.id))
     kept: list[dict[str, Any]] = [
         observed.expires,

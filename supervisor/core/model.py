@@ -237,6 +237,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     ``project`` is the Compose project that it was granted for. ``needs_cold_start`` means that what runs of
     the target must go first; ``warm`` that it was resident until the grant. ``adopted`` leases have no TTL and no
     token: they live as long as their containers. ``restarted``: it was answered, went down, and its owner asked again.
+    ``ends_at_ms``: its holder was told that it has held for long, and that it ends then if others still wait.
     """
 
     id: str
@@ -256,6 +257,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     warm: bool = False
     restarted: bool = False
     loaded_at_ms: int = 0
+    ends_at_ms: int | None = None
 
     @property
     def target(self) -> str | None:

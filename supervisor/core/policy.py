@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 from supervisor.core import room
 from supervisor.core.errors import Refusal
 from supervisor.core.model import Lease, Ticket
@@ -41,9 +44,26 @@ def not_now(state: State) -> Refusal | None:
     return None
 
 
-def head(state: State) -> Ticket | None:
-    """Return the ticket whose turn is next: highest aged priority, then arrival."""
-    return state.queue[0] if state.queue else None
+def in_turn(state: State) -> Iterator[tuple[tuple[float, float], Ticket]]:
+    """Yield the tickets in the order in which they are served: highest aged priority, then arrival.
+
+    The first ticket for each target that is loaded counts for more, within a bound: it saves a swap.
+    """
+    warm = sorted(
+        (
+            (state.turn(state.rank(first), target), first)
+            for target in state.durable.residents
+            if (first := next(iter(state.queue_for.get(target, ())), None)) is not None
+        ),
+        key=lambda one: one[0],
+    )
+    early = deque(warm)
+    for ticket in state.queue:
+        rank = state.rank(ticket)
+        while early and early[0][0] <= rank:
+            yield early.popleft()
+        if not any(ticket is first for _, first in warm):
+            yield rank, ticket
 
 
 def keep_off(state: State, wish: Wish, rank: tuple[float, float]) -> set[str]:
@@ -53,13 +73,26 @@ def keep_off(state: State, wish: Wish, rank: tuple[float, float]) -> set[str]:
     use may a later one go first. An open claim window has its room reserved already.
     """
     mine = room.reach(state, wish)
+    mine_at = state.turn(rank, wish.target)
     taken: set[str] = set()
-    for ticket in state.queue:
-        if taken == mine or state.rank(ticket) > rank:
+    for turn, ticket in in_turn(state):
+        if taken == mine or turn > mine_at:
             break
         if ticket.window_until_ms is None:
             taken |= mine & room.reach(state, room.wish_of(state, ticket.terms))
     return taken
+
+
+def wanted(state: State) -> set[str]:
+    """Return the GPUs that anybody in the queue waits for."""
+    able = {gpu.uuid for gpu in state.observed.gpus if gpu.state == "ok"}
+    found: set[str] = set()
+    for ticket in state.queue:
+        if ticket.window_until_ms is None:
+            found |= room.reach(state, room.wish_of(state, ticket.terms))
+        if found >= able:
+            break
+    return found
 
 
 def in_the_way(state: State, now_ms: int, lease: Lease) -> list[str]:

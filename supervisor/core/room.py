@@ -23,6 +23,7 @@ IDLE_MIB = 1_024
 #: Residents among which the fewest to evict are searched for; of more, the least recently used go first.
 SEARCHED_MAX = 12
 ALONE = Sharing()
+Limit = Literal["min_residency_ms", "idle_timeout_ms", "max_hold_ms"]
 
 
 class Wish(Struct, frozen=True):
@@ -194,9 +195,9 @@ def stays_until_ms(state: State, resident: Resident) -> int:
     return resident.loaded_at_ms + limit_ms(state, resident.target, "min_residency_ms")
 
 
-def limit_ms(state: State, target: str, name: Literal["min_residency_ms", "idle_timeout_ms", "max_hold_ms"]) -> int:
+def limit_ms(state: State, target: str | None, name: Limit) -> int:
     """Return a limit of a target in milliseconds, as its labels or else the configuration say; 0: there is none."""
-    spec = spec_of(state, target)
+    spec = spec_of(state, target) if target is not None else None
     own: int | None = getattr(spec, name) if spec is not None else None
     default: int = getattr(state.settings, name)
     return default if own is None else own
@@ -309,7 +310,17 @@ def reach(state: State, wish: Wish) -> set[str]:
 
 def seen_on(state: State, target: str) -> tuple[str, ...]:
     """Return the GPUs on which processes of a target are seen."""
-    return tuple(gpu.uuid for gpu in state.observed.gpus if target in use_of(state, gpu))
+    seen = (state.observed.seen_on.get(container.id, ()) for container in state.containers_of(target))
+    return tuple(dict.fromkeys(uuid for gpus in seen for uuid in gpus))
+
+
+def who_is_where(gpus: tuple[Gpu, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the GPUs of each container that has a process on one."""
+    found: dict[str, tuple[str, ...]] = {}
+    for gpu in gpus:
+        for container in {process.container for process in gpu.processes or () if process.container}:
+            found[container] = (*found.get(container, ()), gpu.uuid)
+    return found
 
 
 def never(state: State, wish: Wish) -> Refusal | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from supervisor.core import policy, room
 from supervisor.core.enforce import judge_runs
 from supervisor.core.errors import Refusal
-from supervisor.core.facts import RoomVerified, TargetDown, TargetReady
+from supervisor.core.facts import LeaseTold, RoomVerified, TargetDown, TargetReady
 from supervisor.core.leases import (
     answer,
     end_lease,
@@ -54,6 +54,7 @@ def settle(txn: Txn) -> None:
             judge(txn, target)
         if not txn.state.observed.safe_mode:
             make_room(txn)
+            bound_holds(txn)
             advance_queue(txn)
         if len(txn.out.facts) == before and not txn.to_judge:
             return
@@ -293,6 +294,31 @@ def memory_overdue(txn: Txn, lease: Lease) -> None:
 # ---- the queue
 
 
+def bound_holds(txn: Txn) -> None:
+    """Whoever renews for ever is told after two thirds of the target's limit, and ended after it, while others wait.
+
+    Who held for long while nobody waited gets the last third from then on.
+    """
+    state = txn.state
+    if not state.queue or policy.standstill(state) or not state.observed.synced:
+        return
+    wanted: set[str] | None = None
+    for lease in list(state.durable.leases.values()):
+        limit_ms = room.limit_ms(state, lease.target, "max_hold_ms")
+        if not limit_ms or (lease.ends_at_ms or lease.granted_at_ms + limit_ms * 2 // 3) > txn.now.at_ms:
+            continue
+        wanted = policy.wanted(state) if wanted is None else wanted
+        if wanted.isdisjoint(lease.gpus):
+            continue
+        if lease.ends_at_ms is None:
+            ends_at_ms = max(lease.granted_at_ms + limit_ms, txn.now.at_ms + limit_ms // 3)
+            txn.emit(LeaseTold, id=lease.id, ends_at_ms=ends_at_ms, owner=lease.terms.owner, target=lease.target)
+            state.observed.timers.set(("held", lease.id), ends_at_ms)
+        else:
+            detail = f"it was held for {limit_ms // 1000} s, and others wait; ask for a new one"
+            end_lease(txn, lease, "max_hold", Refusal("lease_ended", detail, {"reason": "max_hold"}))
+
+
 def advance_queue(txn: Txn) -> None:
     """Serve the queue as far as there is room: whoever is on the line is granted, else a claim window opens."""
     while txn.state.queue and _serve_one(txn):
@@ -309,7 +335,7 @@ def _serve_one(txn: Txn) -> bool:
         return False
     able = {gpu.uuid for gpu in state.observed.gpus if gpu.state == "ok"}
     taken: set[str] = set()
-    for ticket in state.queue:
+    for _, ticket in policy.in_turn(state):
         refusal = not_leasable(state, ticket.terms)
         if refusal is not None:
             end_ticket(txn, ticket, refusal.code, refusal)

@@ -18,7 +18,7 @@ from supervisor.core.inputs import (
     StartHinted,
 )
 from supervisor.core.labels import merge, services_of
-from supervisor.core.leases import end_target, failure, open_window, time_window
+from supervisor.core.leases import end_target, failure, open_window, time_hold, time_window
 from supervisor.core.model import Container, Lease, Terms
 from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
@@ -194,6 +194,8 @@ def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
         _settle_in(txn)
     if not was_synced:
         reopen_windows(txn)
+        for lease in state.durable.leases.values():
+            time_hold(txn, lease)
     known = [*observed.by_target, *state.durable.residents, *state.leases_by_target]
     for target in dict.fromkeys(known):
         txn.touch(target)
@@ -209,7 +211,7 @@ def _take_up(txn: Txn, lease: Lease) -> None:
     team = team_of(txn.state, lease)
     for container in [*team, *helpers(txn.state, team)]:
         run = observed.runs.get(container.id)
-        if run is not None and not lease.needs_cold_start:
+        if run is not None and not lease.needs_cold_start and (lease.warm or lease.phase != "making_room"):
             run.had_right = True
         since_phase = container.started_wall_ms >= phase_wall_ms
         if lease.phase != "making_room" and (container.runs or since_phase or lease.phase == "ready"):

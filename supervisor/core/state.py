@@ -35,6 +35,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ``gpu_classes``: the GPUs (UUIDs or indices) of each class that has a name. ``headroom_mib`` of each GPU are never
     granted. Where no label says it: a target that was just loaded is not evicted for ``min_residency_ms``, is stopped
     after ``idle_timeout_ms`` without a lease, and is held for ``max_hold_ms`` at most while others wait (0: no limit).
+    ``affinity_points``: how many points of priority a ticket for a loaded target counts more (with aging only).
     """
 
     mode: Mode = "stop"
@@ -58,11 +59,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     min_residency_ms: int = 0
     idle_timeout_ms: int = 0
     max_hold_ms: int = 0
+    affinity_points: float = 0.0
 
 
 class Durable(Struct):
     """What the journal says. Two supervisors with the same journal have equal ones.
 
+    ``peaks``: the most that each target was seen to use (MiB).
     ``ended`` (by token hash, for minutes) and ``ended_keys`` (by idempotency scope, for a day) are oldest first.
     """
 
@@ -81,6 +84,7 @@ class Durable(Struct):
     ended_keys: OrderedDict[str, Ended] = field(default_factory=OrderedDict)
     remembered: OrderedDict[str, Remembered] = field(default_factory=OrderedDict)
     first_sync_done: bool = False
+    peaks: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
 
 class Run(Struct):
@@ -198,6 +202,7 @@ class Observed(Struct):
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
     ``dirty``: GPUs that are closed, by UUID. ``room``: leases for which all that must stop has stopped, and the memory
     is awaited.
+    ``seen_on``: container -> the GPUs on which its processes were last seen.
     ``stirred_ms``: when something last stopped running, so that memory may still be on its way back.
     """
 
@@ -221,6 +226,7 @@ class Observed(Struct):
     gpus: tuple[Gpu, ...] = ()
     dirty: dict[str, Dirty] = field(default_factory=dict)
     room: dict[str, RoomWait] = field(default_factory=dict)
+    seen_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stirred_ms: int = -1_000_000
     synced: bool = False
     ever_synced: bool = False
@@ -249,6 +255,7 @@ class State:
         self.durable = durable or Durable()
         self.observed = Observed(gpus=settings.gpus)
         self.queue: SortedKeyList = SortedKeyList(key=self.rank)
+        self.queue_for: dict[str, SortedKeyList] = {}
         self.ids_by_token: dict[str, str] = {}
         self.ids_by_scope: dict[str, str] = {}
         self.leases_by_target: dict[str, dict[str, None]] = {}
@@ -271,6 +278,8 @@ class State:
 
     def index_ticket(self, ticket: Ticket) -> None:
         self.queue.add(ticket)
+        if ticket.terms.target is not None:
+            self.queue_for.setdefault(ticket.terms.target, SortedKeyList(key=self.rank)).add(ticket)
         self.ids_by_token[ticket.token_hash] = ticket.id
         if ticket.terms.scope:
             self.ids_by_scope[ticket.terms.scope] = ticket.id
@@ -288,6 +297,10 @@ class State:
     def unindex(self, held: Ticket | Lease) -> None:
         if isinstance(held, Ticket):
             self.queue.remove(held)
+            if held.terms.target is not None:
+                self.queue_for[held.terms.target].remove(held)
+                if not self.queue_for[held.terms.target]:
+                    del self.queue_for[held.terms.target]
             self.windows.pop(held.id, None)
         elif held.target is not None:
             holders = self.leases_by_target[held.target]
@@ -317,6 +330,15 @@ class State:
 
     def containers_of(self, target: str) -> list[Container]:
         return [self.observed.containers[id_] for id_ in self.observed.by_target.get(target, ())]
+
+    def turn(self, rank: tuple[float, float], target: str | None) -> tuple[float, float]:
+        """Sort key by which tickets are served: that of a loaded target counts for more, within a bound.
+
+        Whoever waits gains on it by aging, so nobody is overtaken for longer than ``affinity_points`` take to age.
+        """
+        if self.settings.aging_per_minute <= 0 or target not in self.durable.residents:
+            return rank
+        return (rank[0] - 60_000 * self.settings.affinity_points, rank[1])
 
     def rank_of_next(self, priority: int, at_ms: int) -> tuple[float, float]:
         """Sort key that a ticket of ``priority`` would get if it was queued at ``at_ms``."""

@@ -10,7 +10,7 @@ from typing import assert_never
 from supervisor.core.endings import caller_gone, evict, force_release, release, wait_over
 from supervisor.core.enforce import tally_over
 from supervisor.core.errors import Refusal
-from supervisor.core.facts import SupervisorStarted, SupervisorStopped
+from supervisor.core.facts import SupervisorStarted, SupervisorStopped, UseSeen
 from supervisor.core.inputs import (
     Acquire,
     ActionDone,
@@ -45,7 +45,7 @@ from supervisor.core.leases import (
 from supervisor.core.model import Now
 from supervisor.core.policy import standstill
 from supervisor.core.requests import acquire, claim, renew
-from supervisor.core.room import has_room
+from supervisor.core.room import has_room, use_of, who_is_where
 from supervisor.core.settle import down_over, memory_overdue, ready_over, settle, window_over
 from supervisor.core.sightings import call_done, hinted, lost, reopen_windows, seen, snapshot
 from supervisor.core.state import State
@@ -53,6 +53,9 @@ from supervisor.core.targets import gpus_of, right_to_run
 from supervisor.core.txn import Step, Txn
 
 __all__ = ["Step", "step"]
+
+#: A target's peak is written down again when it has grown by this much, and by a fiftieth.
+PEAK_STEP_MIB = 64
 
 
 def step(state: State, now: Now, item: Input) -> Step:
@@ -152,6 +155,8 @@ def _read_vram(txn: Txn, read: VramRead) -> None:
     state = txn.state
     observed = state.observed
     observed.gpus = read.gpus
+    observed.seen_on = who_is_where(read.gpus)
+    _remember_peaks(txn)
     for wait in observed.room.values():
         wait.read = wait.read or read.began_ms is None or read.began_ms >= wait.since_ms
     for gpu in read.gpus:
@@ -161,6 +166,22 @@ def _read_vram(txn: Txn, read: VramRead) -> None:
         by_right = (c for c in observed.containers.values() if c.runs and right_to_run(state, c).may_run)
         if has_room(state, gpu, dirty.need_mib, ()) or any(gpu.uuid in gpus_of(state, c) for c in by_right):
             del observed.dirty[gpu.uuid]
+
+
+def _remember_peaks(txn: Txn) -> None:
+    """Remember the most that each target was seen to use, in steps that matter: a reading is no fact."""
+    state = txn.state
+    if state.observed.storage_full or state.observed.safe_mode:
+        return
+    used: dict[str, int] = {}
+    for gpu in state.observed.gpus:
+        for target, mib in use_of(state, gpu).items():
+            if target is not None:
+                used[target] = used.get(target, 0) + mib
+    for target, mib in used.items():
+        known_mib = state.durable.peaks.get(target, 0)
+        if mib > known_mib + max(PEAK_STEP_MIB, known_mib // 50):
+            txn.emit(UseSeen, target=target, peak_mib=mib)
 
 
 def _tick(txn: Txn) -> None:
@@ -185,7 +206,7 @@ def _tick(txn: Txn) -> None:
         elif what == "unused":
             if id_ in state.durable.residents and not state.observed.safe_mode:
                 end_residency(txn, id_, "unused")
-        elif what == "young":
+        elif what in {"young", "held"}:
             continue  # the queue is looked at again
         else:
             _lease_due(txn, what, id_)

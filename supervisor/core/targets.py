@@ -87,13 +87,14 @@ def room_is_being_made(state: State) -> bool:
 
 
 def gpus_of(state: State, container: Container) -> tuple[str, ...]:
-    """Return the GPUs that a labelled container uses: by its right to run, else where Docker put it; where nobody knows
-    better, all of them.
+    """Return the GPUs that a labelled container uses: by its right to run, or where it is seen; else where Docker put
+    it; where nobody knows better, all of them.
     """
     target = container.target or ""
     run = state.observed.runs.get(container.id)
-    if run is not None and run.gpus:
-        return run.gpus
+    seen = state.observed.seen_on.get(container.id, ())
+    if seen or (run is not None and run.gpus):
+        return (*seen, *(run.gpus if run is not None else ()))
     lease, resident = state.lease_of(target), state.durable.residents.get(target)
     known = lease.gpus if lease is not None else resident.gpus if resident is not None else ()
     if known and run is None:

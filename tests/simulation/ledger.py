@@ -18,6 +18,7 @@ from supervisor.core.facts import (
     LeaseEnded,
     LeaseGranted,
     LeaseRestarted,
+    LeaseTold,
     ResidencyBegan,
     ResidencyEnded,
     RoomVerified,
@@ -31,6 +32,10 @@ from supervisor.core.model import Terms
 from supervisor.core.room import Wish
 
 Verdict = Literal["yes", "no", "unknown"]
+
+
+def fact_target(fact: LeaseGranted | WindowOpened) -> str | None:
+    return fact.terms.target if isinstance(fact, LeaseGranted) else fact.target
 
 
 def _terms(side: Place | Held | Home) -> Terms:
@@ -76,6 +81,7 @@ class Held(Struct):
     warm: bool = False
     adopted: bool = False
     joins: str | None = None
+    ends_at_ms: int | None = None
 
     @property
     def target(self) -> str | None:
@@ -112,6 +118,7 @@ class Ledger(Struct):
     """``ended``: ids of tickets and leases that are over; an id is never used again."""
 
     aging_per_minute: float
+    affinity: float = 0.0
     tickets: dict[str, Place] = field(default_factory=dict)
     leases: dict[str, Held] = field(default_factory=dict)
     residents: dict[str, Home] = field(default_factory=dict)
@@ -152,6 +159,16 @@ class Ledger(Struct):
         """The effective priority of a ticket: what was asked for, and what waiting has added."""
         return place.terms.priority + self.aging_per_minute * (at_ms - place.queued_at_ms) / 60_000
 
+    def bonus(self, target: str | None, place: Place | None = None) -> float:
+        """What the first ticket for a loaded target counts more: it saves a swap."""
+        if self.aging_per_minute <= 0 or target not in self.residents:
+            return 0.0
+        if place is not None:
+            same = [other for other in self.in_order(self.at_ms) if other.target == target]
+            if same[0] is not place:
+                return 0.0
+        return self.affinity
+
     def in_order(self, at_ms: int) -> list[Place]:
         """Sort the queue by effective priority, then arrival. Rounded: two ways to the same sum differ in the end."""
         return sorted(self.tickets.values(), key=lambda place: (-round(self.points(place, at_ms), 6), place.arrival))
@@ -190,6 +207,11 @@ class Ledger(Struct):
                 require(lease.phase == "ready", "only a target that was ready goes down and is restarted")
                 for holder in self.holders_of(lease):
                     holder.phase = "making_room"
+            case LeaseTold():
+                lease = self._lease(fact.id)
+                require(lease.ends_at_ms is None, "a holder is told once")
+                require(self.tickets, "a holder is told when others wait")
+                lease.ends_at_ms = fact.ends_at_ms
             case LeaseEnded():
                 self._end(fact)
             case ResidencyBegan():
@@ -286,11 +308,11 @@ class Ledger(Struct):
         """Someone further back, and a fresh caller too, goes first only on GPUs that no earlier ticket could use."""
         if now.able is None:
             return
-        mine: tuple[float, float] = (-priority, float("inf"))
-        if place is not None:
-            mine = (-round(self.points(place, fact.at_ms), 6), place.arrival)
+        points = self.points(place, fact.at_ms) if place is not None else priority
+        arrival = place.arrival if place is not None else float("inf")
+        mine = (-round(points + self.bonus(fact_target(fact)), 6), arrival)
         for other in self.tickets.values():
-            rank = (-round(self.points(other, fact.at_ms), 6), other.arrival)
+            rank = (-round(self.points(other, fact.at_ms) + self.bonus(other.target, other), 6), other.arrival)
             if other is place or other.window or rank > mine:
                 continue
             require(
@@ -346,6 +368,9 @@ class Ledger(Struct):
 
     def _end(self, fact: LeaseEnded) -> None:
         lease = self._lease(fact.id)
+        if fact.reason == "max_hold":
+            due = lease.ends_at_ms is not None and lease.ends_at_ms <= fact.at_ms
+            require(due and self.tickets, "a hold is ended after its holder was told, and for somebody who waits")
         del self.leases[fact.id]
         self.ended[fact.id] = fact.reason
         others = lease.target is not None and self.lease_of(lease.target) is not None

@@ -21,7 +21,17 @@ from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.inputs import Acquire, CallerGone, Input, Release, Renew, Tick
 from supervisor.core.model import RUNNING, Container, Now
 from supervisor.core.plan import plan
-from supervisor.core.replies import Action, Granted, Queued, Refused, Released, Renewed, Reply, StartContainer
+from supervisor.core.replies import (
+    Action,
+    Granted,
+    Queued,
+    Refused,
+    Released,
+    Renewed,
+    Reply,
+    StartContainer,
+    StopContainer,
+)
 from supervisor.core.room import reach, usable_mib, wish_of
 from supervisor.core.state import Hold, State
 from tests.simulation import soundness
@@ -54,8 +64,8 @@ class Rules:
         self.box = box
         self.life: Incarnation | None = None
         self.aging = box.settings.aging_per_minute
-        self.decided = Ledger(self.aging)
-        self.on_disk = Ledger(self.aging)
+        self.decided = Ledger(self.aging, box.settings.affinity_points)
+        self.on_disk = Ledger(self.aging, box.settings.affinity_points)
         self.shadow = State(box.settings)
         self.expected: dict[str, int] = {}
         self.gone: set[int] = set()
@@ -84,7 +94,7 @@ class Rules:
         replayed = freeze(life.kernel.state.durable)
         require(replayed == freeze(self.shadow.durable), "a replay gives the very state that wrote the journal")
         self.life = life
-        self.decided = Ledger(self.aging)
+        self.decided = Ledger(self.aging, self.box.settings.affinity_points)
         for fact in self.box.disk.facts():
             self.decided.take(fact, Circumstances())
         self.expected.clear()
@@ -258,6 +268,9 @@ class Rules:
         state = self.life.kernel.state
         grants = [fact for fact in facts if isinstance(fact, LeaseGranted) and fact.id == asked.id]
         queued = any(isinstance(fact, TicketQueued) and fact.id == asked.id for fact in facts)
+        # Whoever held the GPU past its limit loses it the moment somebody waits for it.
+        if queued and any(isinstance(fact, LeaseEnded) and fact.reason == "max_hold" for fact in facts):
+            return
         require(bool(grants) == (seen.would == "grant"), "who is told so by a dry run is granted at once, nobody else")
         may_queue = asked.wait_ms > 0 or asked.on_busy == "ticket"
         require(queued == (seen.would == "wait" and may_queue), "who is told so by a dry run is queued, nobody else")
@@ -424,6 +437,9 @@ class Rules:
         if not doomed.fresh or limit_ms > LIFE_MS:
             # An older run is asked to stop, after those that depend on it; its end waits for the disk.
             limit_ms += 25_000 + box.trouble.sync_ms * 3
+        asked = self.life.calls.get(container.id)
+        if isinstance(asked, StopContainer):
+            limit_ms += asked.grace_s * 1000  # it left for an earlier run, and the engine is at it still
         lived_ms = self.at_ms - since_ms
         require(lived_ms <= limit_ms, f"{container.name} has no right to run and lives for more than {limit_ms} ms")
 

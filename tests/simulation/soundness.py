@@ -53,6 +53,7 @@ def _check_timers(state: State, now: Now) -> None:
         "ready": durable.leases,
         "down": durable.leases,
         "vram": durable.leases,
+        "held": durable.leases,
     }
     for what, id_ in timers.at:
         require(id_ in homes[what], f"a {what} timer belongs to something that is there")  # type: ignore[operator]

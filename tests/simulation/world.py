@@ -265,6 +265,8 @@ def _settings(rng: random.Random, gpus: tuple[Gpu, ...]) -> Settings:
         headroom_mib=rng.choice((0, 0, 512)),
         min_residency_ms=rng.choice((0, 0, 4_000)),
         idle_timeout_ms=rng.choice((0, 0, 8_000)),
+        max_hold_ms=rng.choice((0, 0, 9_000)),
+        affinity_points=rng.choice((0.0, 0.5, 5.0)),
     )
 
 
