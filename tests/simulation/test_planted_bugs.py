@@ -46,7 +46,6 @@ def grant_without_eviction(patch: pytest.MonkeyPatch) -> None:
 
 
 def two_holders(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(room, "_held_by", lambda _: None)
     honest = room._fit
 
     def fit(state: Any, now_ms: int, gpu: Any, wish: Any, others: Any) -> Any:
@@ -176,8 +175,8 @@ def one_off_runs_not_enforced(patch: pytest.MonkeyPatch) -> None:
 
 
 def paused_containers_not_enforced(patch: pytest.MonkeyPatch) -> None:
-    honest = plan._end
-    patch.setattr(plan, "_may_call", lambda state, now, one: one.status == "running" and honest is not None)
+    honest = plan._may_call
+    patch.setattr(plan, "_may_call", lambda state, now, one: one.status != "paused" and honest(state, now, one))
 
 
 def unlabelled_stopped(patch: pytest.MonkeyPatch) -> None:
