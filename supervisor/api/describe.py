@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from supervisor.api import describe_examples as example
+from supervisor.api.describe_fields import TARGET_PATTERN
 from supervisor.api.schemas import AcquireBody, ClaimBody, EmptyBody, EventsQuery, LeaseBody, ReleaseBody
 from supervisor.api.shapes import (
     AcquireAnswer,
@@ -126,7 +127,7 @@ _TOKEN = Param(
 _TARGET = Param(
     name="name",
     meaning="The target's name: the value of its label `gpu.target`.",
-    schema={"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"},
+    schema={"type": "string", "pattern": TARGET_PATTERN},
     example="comfyui",
 )
 _ANY_NAME = Param(

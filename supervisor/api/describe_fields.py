@@ -65,7 +65,7 @@ FIELDS: dict[str, str] = {
     "needed_mib": "What it declares to need, in MiB.",
     "no_healthcheck_container_count": "Its containers that have no healthcheck.",
     "one_off": "Whether it is one of `docker compose run`: enforced, never started by the supervisor.",
-    "owner": "Who asks, for people: any name, on one line.",
+    "owner": "Who asks, for people: any name of printable characters, on one line.",
     "port": "The port on the host.",
     "position": "The place in the queue; 0 is the head. Null where it would get none.",
     "priority": "The rank in the queue: a higher one goes first, and waiting makes it grow.",
@@ -171,6 +171,18 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("TargetView", "lease"): "The lease that is held for it, by public id; null if there is none.",
     ("Why", "name"): "What was asked about.",
     ("Why", "sentence"): "What stopped it, and where it is now.",
+}
+
+TARGET_PATTERN = "^[a-z0-9][a-z0-9._-]{0,62}$"
+#: What is asked of a text in a request beyond its type, as JSON Schema.
+CHECKED: dict[tuple[str, str], dict[str, str]] = {
+    (struct, name): {"pattern": TARGET_PATTERN}
+    for struct, name in (
+        ("AcquireBody", "target"),
+        ("LeaseBody", "target"),
+        ("LeaseBody", "consumer"),
+        ("ReleaseBody", "target"),
+    )
 }
 
 

@@ -154,7 +154,7 @@ def _operation(document: Json, path: str, method: str, said: Json, common: set[s
         if shape["properties"]:
             needed = "" if body["required"] else " (may be left out)"
             parts += [tag("h4", f"Body{needed}"), _fields(_rows(shape))]
-    parts += [tag("h4", "Try it"), *(_curl(path, method, said, *example) for example in _requests(said))]
+    parts += [tag("h4", "Try it"), *_curls(path, method, said)]
     parts += [tag("h4", "Answers"), *(_answer(*answer) for answer in said["responses"].items())]
     own = [code for code in _codes(said) if code not in common]
     links = [part for code in own for part in (tag("a", code, href=f"#code-{code}"), " ")]
@@ -171,11 +171,18 @@ def _requests(said: Json) -> list[tuple[str, Json | None]]:
     return [(name, value or None) for name, value in examples]
 
 
-def _curl(path: str, method: str, said: Json, name: str, body: Json | None) -> Html:
+def _curls(path: str, method: str, said: Json) -> list[Html]:
+    # Headers only in the first: an Idempotency-Key stands for one request.
+    return [_curl(path, method, said, *one, first=not i) for i, one in enumerate(_requests(said))]
+
+
+def _curl(path: str, method: str, said: Json, name: str, body: Json | None, *, first: bool) -> Html:
     for one in said.get("parameters", []):
         path = path.replace(f"{{{one['name']}}}", quote(str(one.get("example", "")), safe=""))
     words = ["curl", "-s", *(("-X", method.upper()) if method != "get" else ()), BASE + path]
-    headers = [f"{one['name']}: {one['example']}" for one in said.get("parameters", []) if one["in"] == "header"]
+    headers = [
+        f"{one['name']}: {one['example']}" for one in said.get("parameters", []) if first and one["in"] == "header"
+    ]
     if "text/event-stream" in said["responses"].get("200", {}).get("content", {}):
         words[1] = "-sN"
         headers.insert(0, "Accept: text/event-stream")

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import NODEFAULT, Struct
 
 from supervisor.api.describe import EVERYWHERE, OPERATIONS, TAGS, Key, Operation, Param, Shown
-from supervisor.api.describe_fields import meaning
+from supervisor.api.describe_fields import CHECKED, meaning
 from supervisor.api.describe_problems import BESIDE_OPERATIONS, PROBLEMS, ProblemDetails
 from supervisor.api.problems import PROBLEM_JSON, RETRY_AFTER_S
 from supervisor.core.errors import CODES
@@ -226,9 +226,17 @@ def _polished(name: str, schema: Json) -> Json:
     if "description" in said:
         said["description"] = _for_callers(said["description"])
     said["properties"] = {
-        field: {**of, "description": meaning(name, field) or ""} for field, of in said.get("properties", {}).items()
+        field: {**_checked(of, CHECKED.get((name, field), {})), "description": meaning(name, field) or ""}
+        for field, of in said.get("properties", {}).items()
     }
     return said
+
+
+def _checked(schema: Json, more: Mapping[str, str]) -> Json:
+    """Return a schema whose text has to be ``more``."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_checked(one, more) for one in schema["anyOf"]]}
+    return {**schema, **more} if schema.get("type") == "string" else schema
 
 
 def _for_callers(docstring: str) -> str:
