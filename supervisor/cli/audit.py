@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -39,7 +39,7 @@ def show_why(name: str, *, as_json: bool) -> None:
 def show_audit(target: str | None, limit: int, *, follow: bool, as_json: bool) -> int:
     """Print the newest decisions, the oldest of them first; with ``follow`` go on until Ctrl-C."""
     chosen = {"target": target} if target else {}
-    page = ask("GET", "/v1/events", Events, params={"limit": limit, **chosen})
+    page = newest(limit, chosen)
     _print(page.events, as_json=as_json)
     if follow:
         try:
@@ -50,6 +50,10 @@ def show_audit(target: str | None, limit: int, *, follow: bool, as_json: bool) -
     return OK
 
 
+def newest(limit: int, chosen: dict[str, Any]) -> Events:
+    return ask("GET", "/v1/events", Events, params={"limit": limit, **chosen})
+
+
 def _print(events: Iterable[Event], *, as_json: bool) -> None:
     for event in events:
         if as_json:
@@ -58,8 +62,8 @@ def _print(events: Iterable[Event], *, as_json: bool) -> None:
             answer(f"{event.seq:>6}  {clock_time(event.time)}  {event.sentence}")
 
 
-def live(server: Server, chosen: dict[str, Any], after: int) -> Iterator[Event]:
-    """Yield every event above ``after``, for ever, across restarts of the server.
+def live(server: Server, chosen: dict[str, Any], after: int, tell: Callable[[str], None] = say) -> Iterator[Event]:
+    """Yield every event above ``after``, for ever, across restarts of the server, of which ``tell`` hears.
 
     Raises:
         Refused: it does not serve this.
@@ -70,13 +74,13 @@ def live(server: Server, chosen: dict[str, Any], after: int) -> Iterator[Event]:
             with translated(server), server.client() as client:
                 for event in _stream(server, client, chosen, after):
                     if cut:
-                        say("the server answers again")
+                        tell("the server answers again")
                     cut = False
                     after = max(after, event.seq)
                     yield event
         except Unreachable as error:
             if not cut:
-                say(f"{error}; trying again")
+                tell(f"{error}; trying again")
             cut = True
         time.sleep(AGAIN_S)
 
