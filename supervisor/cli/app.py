@@ -67,6 +67,7 @@ def run(arguments: list[str]) -> int:
         at = arguments.index("--")
         arguments, command = arguments[:at], arguments[at + 1 :]
     as_json = "--json" in arguments
+    completion.prepare()
     try:
         if split and not command:
             raise Usage("there is no command after --", "write: gpu-supervisor acquire TARGET -- COMMAND")

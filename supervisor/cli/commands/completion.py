@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from typing import Annotated
 
 import typer
 
 from supervisor.cli.options import epilog
+
+
+#: Set by the script when it asks for words.
+VARIABLE = "_GPU_SUPERVISOR_COMPLETE"
 
 
 class Shell(str, Enum):  # noqa: UP042 - typer reads the values of a plain one alike in all its versions
@@ -25,9 +30,15 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.", metav
     # It is what typer's own --show-completion prints, and in no list of exports.
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
 
-    typer.echo(
-        get_completion_script(prog_name="gpu-supervisor", complete_var="_GPU_SUPERVISOR_COMPLETE", shell=shell.value)
-    )
+    typer.echo(get_completion_script(prog_name="gpu-supervisor", complete_var=VARIABLE, shell=shell.value))
+
+
+def prepare() -> None:
+    """Let typer answer the script, where it is the script that asks: only its own options would, else."""
+    if VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
+
+        completion_init()
 
 
 def register(app: typer.Typer) -> None:
