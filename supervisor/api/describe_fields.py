@@ -58,7 +58,6 @@ FIELDS: dict[str, str] = {
     "leases": "The leases that are held.",
     "limit": "Facts in one answer, at most.",
     "logs_tail": "The last log lines of the container that matters; empty where they cannot be had in time.",
-    "master": "The container whose health is the target's readiness.",
     "message": "What is wrong, in one sentence.",
     "mode": "What happens to an unleased start: `stop`, `observe`, or `adopt`.",
     "name": "Its name.",

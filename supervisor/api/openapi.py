@@ -163,8 +163,13 @@ def _content(answer: Shown) -> Json:
         schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
     else:
         schema = {"type": "object" if answer.media == "application/json" else "string"}
-    examples = {name: {"value": msgspec.to_builtins(value)} for name, value in answer.examples.items()}
+    examples = {name: {"value": _json(value)} for name, value in answer.examples.items()}
     return {"schema": schema, "examples": examples}
+
+
+def _json(value: object) -> Any:
+    """Return a value as whoever reads its JSON gets it."""
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 # ---- schemas
