@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
+from rich.box import HEAVY_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -119,9 +120,9 @@ def show(blocks: Sequence[Block]) -> None:
         print(plain(blocks), flush=True)
 
 
-def framed(blocks: Sequence[Block]) -> RenderableType:
-    """Return an answer as rich shows it on a terminal."""
-    return Group(*(_framed(block) if isinstance(block, Grid) else _line(block) for block in blocks))
+def framed(blocks: Sequence[Block], *, low: bool = False) -> RenderableType:
+    """Return an answer as rich shows it on a terminal; ``low`` without frames, to fit on a screen."""
+    return Group(*(_framed(block, low=low) if isinstance(block, Grid) else _line(block) for block in blocks))
 
 
 def _line(text: str) -> Text:
@@ -132,8 +133,10 @@ def _line(text: str) -> Text:
     return shown
 
 
-def _framed(grid: Grid) -> Table:
-    framed = Table(title=grid.title, title_justify="left", header_style="bold")
+def _framed(grid: Grid, *, low: bool) -> Table:
+    framed = Table(
+        title=grid.title, title_justify="left", header_style="bold", box=None if low else HEAVY_HEAD, pad_edge=not low
+    )
     for column in grid.columns:
         framed.add_column(column, overflow="fold")
     for row in _cells(grid):

@@ -141,7 +141,8 @@ class Screen:
         self._live = Live(console=Console(highlight=False), auto_refresh=False)
 
     def show(self, _body: bytes, status: StatusView) -> None:
-        self._live.update(framed([*status_blocks(status), "it follows what happens; Ctrl-C ends it"]), refresh=True)
+        blocks = [*status_blocks(status), "it follows what happens; Ctrl-C ends it"]
+        self._live.update(framed(blocks, low=True), refresh=True)
 
     def tell(self, text: str) -> None:
         self._live.console.print(text, markup=False)

@@ -10,7 +10,6 @@ import typer
 
 from supervisor.cli.options import epilog
 
-
 #: Set by the script when it asks for words.
 VARIABLE = "_GPU_SUPERVISOR_COMPLETE"
 
