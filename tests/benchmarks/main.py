@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.benchmarks import http_rows
+from tests.benchmarks import engine_rows, handover_rows, http_rows
 from tests.benchmarks.bench import FULL, QUICK, Bench
 from tests.benchmarks.machine import file_system, machine
 from tests.benchmarks.measure import Result
@@ -23,6 +23,11 @@ ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "renew": http_rows.renew,
     "lease": http_rows.lease,
     "durable": http_rows.durable,
+    "handover": handover_rows.handover,
+    "switch": engine_rows.switch,
+    "warm": engine_rows.warm,
+    "enforcement": engine_rows.enforcement,
+    "burst": engine_rows.burst,
 }
 """Each may fill several lines of the table. In the order of the table."""
 
