@@ -133,7 +133,7 @@ _TARGET = Param(
 _ANY_NAME = Param(
     name="name",
     meaning="A target, or a container by its name or by 12 or more digits of its id.",
-    schema={"type": "string", "minLength": 1, "maxLength": 300, "pattern": "^[^/]+$"},
+    schema={"type": "string", "pattern": "^[ -.0-~]{1,300}$"},
     example="ollama",
 )
 _KEY = Param(

@@ -157,7 +157,7 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     "seconds on the plain paths; null: it has no TTL now.",
     ("ProblemDetails", "owner"): "Who holds the GPU, or may claim it.",
     ("ProblemDetails", "status"): "The HTTP status.",
-    ("ProblemDetails", "target"): "The target that was asked for.",
+    ("ProblemDetails", "target"): "The target that was asked for; null for a bare lease.",
     ("ProblemDetails", "targets"): "The targets that are leased: name one.",
     ("ProblemDetails", "type"): "The code as a URN: it names the kind of problem.",
     ("Readiness", "engine"): "One line on the container engine.",

@@ -27,7 +27,7 @@ class ProblemDetails(Struct, frozen=True, kw_only=True):
     code: Annotated[str, Meta(extra_json_schema={"enum": list(CODES)})]
     retryable: bool
     field: str | UnsetType = UNSET
-    target: str | UnsetType = UNSET
+    target: str | UnsetType | None = UNSET
     targets: tuple[str, ...] | UnsetType = UNSET
     holder: str | UnsetType | None = UNSET
     owner: str | UnsetType = UNSET
