@@ -101,7 +101,7 @@ class Screen(Lines):
         self._live: Live | None = None
 
     def say(self, text: str) -> None:
-        self._console.print(Text(clean(text)))
+        self._console.print(Text(clean(text)), soft_wrap=True)
 
     def waiting(self, now: Waiting) -> None:
         if self._live is None:

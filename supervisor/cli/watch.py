@@ -15,12 +15,13 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from supervisor.api.shapes import StatusView
 from supervisor.cli.audit import live, newest
 from supervisor.cli.connection import Server
 from supervisor.cli.errors import OK, Unreachable
-from supervisor.cli.output import framed, plain, say
+from supervisor.cli.output import clean, framed, plain, say
 from supervisor.cli.status import read_status, status_blocks
 from supervisor.core.errors import SupervisorError
 
@@ -145,7 +146,7 @@ class Screen:
         self._live.update(framed(blocks, low=True), refresh=True)
 
     def tell(self, text: str) -> None:
-        self._live.console.print(text, markup=False)
+        self._live.console.print(Text(clean(text)), soft_wrap=True)
 
     def __enter__(self) -> Screen:
         self._live.start()
