@@ -82,7 +82,7 @@ def test_a_token_goes_into_a_pipe_without_anything_around_it(busy: FakeServer):
 def test_a_start_is_shown_with_what_it_waits_for_and_what_is_said_meanwhile_stays(fake: FakeServer):
     fake.starting = True
     with Terminal(["acquire", "comfyui"]) as terminal:
-        terminal.until("starting comfyui: room is being made (0:00)")
+        terminal.until("starting comfyui: room is being made")
         fake.set_cut(True)
         terminal.until("its place in the queue is kept, trying again")
         with fake.changed:
