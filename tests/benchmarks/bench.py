@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from tests.benchmarks import peers
+from tests.benchmarks.measure import Figures, take_turns
 from tests.benchmarks.wire import Line, Refused, address_of, request
 
 T = TypeVar("T")
@@ -33,7 +35,8 @@ READY_S = 60.0
 class Effort(Struct, frozen=True):
     """How much a run does. ``load_s``: seconds of load in one repetition; ``calls``: single calls in one.
 
-    ``starts``: single starts of containers for the enforcement, ``burst`` at once in each of ``bursts``.
+    ``starts``: single starts of containers for the enforcement, ``burst`` at once in each of ``bursts``. ``probe_s``:
+    how often the health of a container is probed. ``warm_up``: a first turn that does not count.
     """
 
     repetitions: int
@@ -48,6 +51,7 @@ class Effort(Struct, frozen=True):
     containers: tuple[int, ...] = (10, 100, 300)
     facts: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     probe_s: float = 1.0
+    warm_up: bool = True
 
 
 FULL = Effort(repetitions=5, load_s=2.0, calls=300, switches=8, starts=40, burst=30, bursts=4, replayed=1_000_000)
@@ -73,10 +77,11 @@ TINY = Effort(
     burst=2,
     bursts=1,
     replayed=120,
-    waiters=(2, 4),
-    containers=(3, 6),
-    facts=(60, 120),
+    waiters=(2,),
+    containers=(3,),
+    facts=(60,),
     probe_s=0.1,
+    warm_up=False,
 )
 
 
@@ -149,6 +154,23 @@ class Bench:
         """The URL of the bare web server."""
         return self._keep("web", self._web).first_line
 
+    @property
+    def redis(self) -> int | None:
+        """The port of a Redis, None where it is not installed. It and etcd do next to nothing while nobody asks."""
+        return self._keep("redis", lambda: peers.redis(self.place("redis")))
+
+    @property
+    def etcd(self) -> str | None:
+        """The URL of an etcd's gateway, None where it is not installed."""
+        return self._keep("etcd", lambda: peers.etcd(self.place("etcd")))
+
+    def take_turns(
+        self, sides: Mapping[str, Callable[[], float]], *, most: int = 1_000, warm_up: bool = True
+    ) -> dict[str, Figures]:
+        """Let the sides take turns as often as the effort says, ``most`` times at most."""
+        repetitions = min(most, self.effort.repetitions)
+        return take_turns(repetitions, sides, warm_up=warm_up and self.effort.warm_up)
+
     def _web(self) -> AbstractContextManager[Program]:
         return self.program("floors.web", "--file", str(self.place("floor") / "file"))
 
@@ -213,12 +235,9 @@ class Program:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(10)
+        # Nothing of it is needed any more: an orderly end would only take its time.
+        self.process.kill()
+        self.process.wait()
 
 
 class Supervisor:

@@ -19,7 +19,6 @@ from tests.benchmarks.measure import (
     at_most_more,
     below,
     percentile,
-    take_turns,
 )
 from tests.benchmarks.raw import POLITE, Beats, Events, Fleet, ask, call
 from tests.benchmarks.wire import Line, address_of, request
@@ -40,13 +39,13 @@ def switch(bench: Bench) -> list[Result]:
         line, engine = ours.line(), Line(bench.engine_socket)
         _lease(line, stacks, 0)
         ask(engine, call("start", stacks.floor[0]))
-        for turn in range(bench.effort.switches + 1):
+        for turn in range(bench.effort.switches + bench.effort.warm_up):
             to = 1 - turn % 2
             for side, took in (
                 (OURS, _switch_ours(line, stacks, to, events)),
                 (FLOOR, _switch_floor(engine, stacks, to, events)),
             ):
-                if turn:  # the first is the warm-up
+                if turn >= bench.effort.warm_up:
                     started[side].append(took[0])
                     healthy[side].append(took[1])
         events.close()
@@ -63,7 +62,7 @@ def switch(bench: Bench) -> list[Result]:
                 subject=figures[OURS],
                 floor=figures[FLOOR],
                 goals=(at_most(1.1, figures[OURS], figures[FLOOR]),),
-                note=f"stop (grace {GRACE_S} s), start; both end on SIGTERM; health is probed every {bench.effort.probe_s:g} s",
+                note=f"stop (grace {GRACE_S} s; it ends on SIGTERM), start; probed every {bench.effort.probe_s:g} s",
             )
         )
     return rows
@@ -126,8 +125,7 @@ def warm(bench: Bench) -> list[Result]:
     with two_stacks(bench) as stacks, bench.supervisor() as ours:
         line, web = ours.line(), Line(address_of(bench.web))
         _lease(line, stacks, 0)
-        seen = take_turns(
-            bench.effort.repetitions,
+        seen = bench.take_turns(
             {
                 OURS: lambda: _warm_ours(line, stacks, bench.effort.calls),
                 FLOOR: lambda: _one_sync(web, bench.effort.calls),
@@ -250,10 +248,10 @@ def enforcement(bench: Bench) -> list[Result]:
     """One start at a time: the event on the socket -> the kill request leaves."""
     seen: dict[str, list[float]] = {OURS: [], FLOOR: []}
     with guarded(bench, 1, threads=0) as box:
-        for turn in range(bench.effort.starts + 1):
+        for turn in range(bench.effort.starts + bench.effort.warm_up):
             for side in (OURS, FLOOR):
                 reaction = start(bench, box, side, 1)[0]
-                if turn:
+                if turn >= bench.effort.warm_up:
                     seen[side].append(reaction.kill)
     p50 = {side: Figures(side, each) for side, each in seen.items()}
     p99 = {side: Figures(side, [percentile(each, 99)]) for side, each in seen.items()}
@@ -283,10 +281,10 @@ def burst(bench: Bench) -> list[Result]:
     count = bench.effort.burst
     rounds: dict[str, list[list[float]]] = {OURS: [], FLOOR: []}
     with guarded(bench, count, threads=32) as box:
-        for turn in range(bench.effort.bursts + 1):
+        for turn in range(bench.effort.bursts + bench.effort.warm_up):
             for side in (OURS, FLOOR):
                 dead = [each.dead for each in start(bench, box, side, count) if each.dead is not None]
-                if turn:
+                if turn >= bench.effort.warm_up:
                     rounds[side].append(dead)
     results = []
     for percent in (50, 99):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tests.benchmarks import peers
 from tests.benchmarks.bench import Bench, Supervisor
 from tests.benchmarks.http_rows import END_BYTES, ETCD, FLOOR, GRANT_BYTES, OURS, REDIS
-from tests.benchmarks.measure import Figures, Goal, Result, at_most, percentile, take_turns
+from tests.benchmarks.measure import Figures, Goal, Result, at_most, percentile
 from tests.benchmarks.wire import Line, address_of, request
 
 #: Where nobody can be asked whether the waiter waits already, it is given this long to get there.
@@ -17,17 +17,16 @@ SETTLED_S = 0.02
 
 
 def handover(bench: Bench) -> list[Result]:
-    calls = bench.effort.calls
-    with peers.redis(bench.place("redis")) as redis, peers.etcd(bench.place("etcd")) as etcd:
-        sides: dict[str, Callable[[], float]] = {
-            OURS: lambda: percentile(between_waiters(bench.idle, calls), 50),
-            FLOOR: lambda: percentile(_two_syncs(bench.web, calls), 50),
-        }
-        if redis is not None:
-            sides[REDIS] = lambda: percentile(_pushes(redis, calls), 50)
-        if etcd is not None:
-            sides[ETCD] = lambda: percentile(_locks(etcd, max(2, calls // 10)), 50)
-        seen = take_turns(bench.effort.repetitions, sides)
+    calls, redis, etcd = bench.effort.calls, bench.redis, bench.etcd
+    sides: dict[str, Callable[[], float]] = {
+        OURS: lambda: percentile(_idle_hand_overs(bench.idle, calls), 50),
+        FLOOR: lambda: percentile(_two_syncs(bench.web, calls), 50),
+    }
+    if redis is not None:
+        sides[REDIS] = lambda: percentile(_pushes(redis, calls), 50)
+    if etcd is not None:
+        sides[ETCD] = lambda: percentile(_locks(etcd, max(2, calls // 10)), 50)
+    seen = bench.take_turns(sides)
     two_syncs = Figures("one sync, twice", seen[FLOOR].each)
     floor, others = (seen[REDIS], [two_syncs]) if REDIS in seen else (two_syncs, [])
     return [
@@ -52,31 +51,39 @@ def _faster(times: float, ours: Figures, etcd: Figures | None) -> Goal:
     return Goal(f"{times:g} times faster than etcd's lock", reached)
 
 
-def between_waiters(ours: Supervisor, calls: int, others: int = 0, priority: int = 0) -> list[float]:
-    """Hand the GPU to and fro between two callers; return what each took, in ms.
+def _idle_hand_overs(ours: Supervisor, calls: int) -> list[float]:
+    line = ours.line()
+    token = line.ask(request("POST", "/v1/lease", {"ttl_seconds": 3600}))["token"]
+    took, token = between_waiters(ours, calls, token)
+    line.ask(request("DELETE", f"/v1/lease/{token}"))
+    line.close()
+    return took
 
-    ``others``: waiters that are in the queue already, and stay there if ``priority`` is above theirs.
+
+def between_waiters(
+    ours: Supervisor, calls: int, token: str, *, others: int = 0, priority: int = 0
+) -> tuple[list[float], str]:
+    """Hand the GPU to and fro between two callers; return what each took, in ms, and the token of the last.
+
+    ``token`` is the holder's. ``others`` are in the queue already, and stay there if ``priority`` is above theirs.
     """
     asking, lines = ours.line(), [ours.line(), ours.line()]
-    asks = request("POST", "/v1/lease", {"owner": "bench", "wait_seconds": 600, "priority": priority})
-    try:
-        token = lines[0].ask(asks)["token"]
-        took = []
-        for turn in range(calls):
-            holder, waiter = lines[turn % 2], lines[1 - turn % 2]
-            waiter.send(asks)
-            ours.until_queued(others + 1, asking)
-            back = request("DELETE", f"/v1/lease/{token}")
-            begun = time.perf_counter()
-            holder.send(back)
-            token = waiter.answer()["token"]
-            took.append((time.perf_counter() - begun) * 1000)
-            holder.answer()
-        lines[calls % 2].ask(request("DELETE", f"/v1/lease/{token}"))
-        return took
-    finally:
-        for line in (asking, *lines):
-            line.close()
+    body = {"owner": "bench", "wait_seconds": 600, "ttl_seconds": 3600, "priority": priority}
+    asks = request("POST", "/v1/lease", body)
+    took = []
+    for turn in range(calls):
+        holder, waiter = lines[turn % 2], lines[1 - turn % 2]
+        waiter.send(asks)
+        ours.until_queued(others + 1, asking)
+        back = request("DELETE", f"/v1/lease/{token}")
+        begun = time.perf_counter()
+        holder.send(back)
+        token = waiter.answer()["token"]
+        took.append((time.perf_counter() - begun) * 1000)
+        holder.answer()
+    for line in (asking, *lines):
+        line.close()
+    return took, token
 
 
 def _two_syncs(web: str, calls: int) -> list[float]:

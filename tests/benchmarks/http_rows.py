@@ -12,7 +12,7 @@ from supervisor.journal.frame import Chain, encode_record
 from supervisor.journal.journal import ENCODER
 from tests.benchmarks import peers
 from tests.benchmarks.bench import Bench, Supervisor
-from tests.benchmarks.measure import Figures, Result, at_least, at_most, percentile, take_turns
+from tests.benchmarks.measure import Figures, Result, at_least, at_most, percentile
 from tests.benchmarks.wire import Line, Load, address_of, load, request
 
 OURS, FLOOR, ETCD, REDIS = "supervisor", "floor", "etcd", "redis"
@@ -41,8 +41,7 @@ END_BYTES = _record_bytes(LeaseEnded(*_WHEN, "0123456789abcdef", "released", Fal
 def generator(bench: Bench) -> list[Result]:
     """How much the load generator can drive: a row above half of this says more about it than about a server."""
     with bench.program("floors.wire") as bare:
-        loads = take_turns(
-            bench.effort.repetitions,
+        loads = bench.take_turns(
             {"ceiling": lambda: load(bare.first_line, [STATUS], connections=16, seconds=bench.effort.load_s).rate},
         )
     return [
@@ -56,8 +55,8 @@ def generator(bench: Bench) -> list[Result]:
 
 
 def renew(bench: Bench) -> list[Result]:
-    ours, seconds = bench.idle, bench.effort.load_s
-    with holding(ours) as token, peers.etcd(bench.place("etcd")) as etcd:
+    ours, etcd, seconds = bench.idle, bench.etcd, bench.effort.load_s
+    with holding(ours) as token:
         sides: dict[str, Callable[[], float]] = {
             OURS: lambda: load(ours.url, [RENEW], connections=16, seconds=seconds, token=token).rate,
             FLOOR: lambda: (
@@ -67,7 +66,7 @@ def renew(bench: Bench) -> list[Result]:
         if etcd is not None:
             alive = [peers.keep_alive(peers.grant(Line(address_of(etcd))))]
             sides[ETCD] = lambda: load(etcd, alive, connections=16, seconds=seconds).rate
-        seen = take_turns(bench.effort.repetitions, sides)
+        seen = bench.take_turns(sides)
     return [
         Result(
             row="renew",
@@ -86,7 +85,7 @@ def renew(bench: Bench) -> list[Result]:
 
 def lease(bench: Bench) -> list[Result]:
     """One caller: ask for the GPU without a target, get it, give it back."""
-    ours, seconds = bench.idle, bench.effort.load_s
+    ours, etcd, seconds = bench.idle, bench.etcd, bench.effort.load_s
     floor = [request("POST", f"/lease/{count}", {"owner": "bench"}) for count in (GRANT_BYTES, END_BYTES)]
     acquired: dict[str, list[float]] = {OURS: [], FLOOR: [], ETCD: []}
     released: dict[str, list[float]] = {OURS: [], FLOOR: [], ETCD: []}
@@ -96,14 +95,13 @@ def lease(bench: Bench) -> list[Result]:
         released[side].append(seen.p50_ms(1))
         return seen.rate
 
-    with peers.etcd(bench.place("etcd")) as etcd:
-        sides: dict[str, Callable[[], float]] = {
-            OURS: lambda: note(OURS, load(ours.url, [ASK, GIVE_BACK], connections=1, seconds=seconds)),
-            FLOOR: lambda: note(FLOOR, load(bench.web, floor, connections=1, seconds=seconds)),
-        }
-        if etcd is not None:
-            sides[ETCD] = lambda: _lock_and_unlock(etcd, bench.effort.calls, acquired[ETCD], released[ETCD])
-        take_turns(bench.effort.repetitions, sides, warm_up=False)
+    sides: dict[str, Callable[[], float]] = {
+        OURS: lambda: note(OURS, load(ours.url, [ASK, GIVE_BACK], connections=1, seconds=seconds)),
+        FLOOR: lambda: note(FLOOR, load(bench.web, floor, connections=1, seconds=seconds)),
+    }
+    if etcd is not None:
+        sides[ETCD] = lambda: _lock_and_unlock(etcd, bench.effort.calls, acquired[ETCD], released[ETCD])
+    bench.take_turns(sides, warm_up=False)
     rows = []
     for row, what, seen in (
         ("acquire", "acquire a bare lease, one caller", acquired),
@@ -147,16 +145,15 @@ def _lock_and_unlock(etcd: str, calls: int, locked_ms: list[float], unlocked_ms:
 
 def durable(bench: Bench) -> list[Result]:
     """The same at 64 connections: one of them has the GPU, the others get a ticket and give that back."""
-    ours, seconds = bench.idle, bench.effort.load_s
+    ours, etcd, seconds = bench.idle, bench.etcd, bench.effort.load_s
     bare = [request("POST", "/lease", {"owner": "bench"})]
-    with peers.etcd(bench.place("etcd")) as etcd:
-        sides: dict[str, Callable[[], float]] = {
-            OURS: lambda: load(ours.url, [ASK_OR_QUEUE, GIVE_BACK], connections=64, seconds=seconds).rate,
-            FLOOR: lambda: load(bench.web, bare, connections=64, seconds=seconds).rate,
-        }
-        if etcd is not None:
-            sides[ETCD] = lambda: load(etcd, peers.take_and_give(), connections=64, seconds=seconds).rate
-        seen = take_turns(bench.effort.repetitions, sides)
+    sides: dict[str, Callable[[], float]] = {
+        OURS: lambda: load(ours.url, [ASK_OR_QUEUE, GIVE_BACK], connections=64, seconds=seconds).rate,
+        FLOOR: lambda: load(bench.web, bare, connections=64, seconds=seconds).rate,
+    }
+    if etcd is not None:
+        sides[ETCD] = lambda: load(etcd, peers.take_and_give(), connections=64, seconds=seconds).rate
+    seen = bench.take_turns(sides)
     return [
         Result(
             row="durable",

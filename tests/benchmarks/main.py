@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.benchmarks import engine_rows, handover_rows, http_rows
+from tests.benchmarks import engine_rows, handover_rows, http_rows, journal_rows, scale_rows
 from tests.benchmarks.bench import FULL, QUICK, Bench
 from tests.benchmarks.machine import file_system, machine
 from tests.benchmarks.measure import Result
@@ -28,6 +28,11 @@ ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "warm": engine_rows.warm,
     "enforcement": engine_rows.enforcement,
     "burst": engine_rows.burst,
+    "replay": journal_rows.replay,
+    "status": scale_rows.status,
+    "waiters": scale_rows.waiters,
+    "containers": scale_rows.containers,
+    "startup": journal_rows.startup,
 }
 """Each may fill several lines of the table. In the order of the table."""
 

@@ -3,7 +3,7 @@
 ``POST /renew/{token}``      answers what a renewal answers.
 ``POST /lease``              answers what a grant answers; ``/lease/{bytes}`` when so many bytes are synced to a file.
 ``GET /same``                answers the bytes of a file.
-``POST /hold``               answers never: somebody on the line.
+``POST /hold``               answers never: somebody on the line, until he hangs up.
 
     python -m tests.benchmarks.floors.web --file FILE [--body FILE]
 """
@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import datetime
 import os
 import socket
@@ -93,8 +92,8 @@ class Floor:
         return Response(self._body, media_type="application/json")
 
     async def hold(self, request: Request) -> Response:
-        await request.body()
-        await asyncio.Event().wait()
+        while not await request.is_disconnected():
+            await request.receive()
         return Response()
 
     def _sync(self, count: int) -> None:
