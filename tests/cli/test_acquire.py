@@ -199,7 +199,11 @@ def test_an_interrupted_start_is_given_back_at_once(fake: FakeServer, spawn):
         pytest.param(["acquire", "x", "--ttl", "soon"], '--ttl: "soon" is not a duration', id="no duration"),
         pytest.param(["acquire", "x", "--wait", "-1"], '--wait: "-1" is not a duration', id="a negative wait"),
         pytest.param(["acquire", "x", "y"], "unexpected extra argument", id="two targets are no command"),
-        pytest.param(["acquire", "x", "--prio", "1"], "error: no such option: --prio\nhint:  did you mean --priority?", id="no such option"),
+        pytest.param(
+            ["acquire", "x", "--prio", "1"],
+            "error: no such option: --prio\nhint:  did you mean --priority?",
+            id="no such option",
+        ),
         pytest.param(["release"], "name the token of a lease, or --force", id="nothing to release"),
         pytest.param(["release", "t", "--force"], "name the token of a lease, or --force", id="both"),
         pytest.param(
@@ -304,6 +308,18 @@ def test_a_job_that_is_done_ends_the_hold_with_0(fake: FakeServer, spawn):
     _, err = process.communicate(timeout=15)
 
     assert (process.returncode, err.splitlines()[-1]) == (0, "batch is done")
+
+
+def test_a_job_that_is_done_leaves_the_command_to_end_by_itself(fake: FakeServer, spawn, tmp_path):
+    fake.ttl_s = 0.3
+    wait = f"until [ -e {tmp_path}/done ]; do sleep 0.05; done; exit 6"
+    process = spawn(["acquire", "batch", "--", "sh", "-c", wait])
+    fake.until(lambda: fake.renewals >= 1)
+    fake.end("t-1", "target_completed")
+    until_line(process, "batch is done, and its lease has ended; the command goes on")
+    (tmp_path / "done").touch()
+
+    assert process.wait(10) == 6
 
 
 def test_a_job_that_was_over_at_once_is_not_held(fake: FakeServer, run):
