@@ -12,7 +12,8 @@ import msgspec
 
 from supervisor.api.shapes import Event, Events, Why
 from supervisor.cli.connection import Server, ask, ask_raw, checked, decoded, timeout, translated
-from supervisor.cli.errors import OK, Unreachable
+from supervisor.cli.errors import OK, Refused, Unreachable
+from supervisor.cli.names import did_you_mean
 from supervisor.cli.output import answer, clock_time, say
 
 #: A live stream is silent for no longer than this: the server sends comments in between.
@@ -22,8 +23,17 @@ AGAIN_S = 1.0
 
 
 def show_why(name: str, *, as_json: bool) -> None:
-    """Print why a container or target was stopped, and what to type."""
-    server, body = ask_raw("GET", f"/v1/why/{quote(name, safe='')}")
+    """Print why a container or target was stopped, and what to type.
+
+    Raises:
+        Refused: nothing is known by this name.
+    """
+    try:
+        server, body = ask_raw("GET", f"/v1/why/{quote(name, safe='')}")
+    except Refused as refusal:
+        if refusal.code == "target_unknown":
+            refusal.hint = did_you_mean(name, containers=True) or refusal.hint
+        raise
     if as_json:
         print(body.decode())
         return
@@ -41,6 +51,8 @@ def show_audit(target: str | None, limit: int, *, follow: bool, as_json: bool) -
     chosen = {"target": target} if target else {}
     page = newest(limit, chosen)
     _print(page.events, as_json=as_json)
+    if target and not page.events:
+        say(f"nothing was decided about {target}; {did_you_mean(target)}".rstrip("; "))
     if follow:
         try:
             for event in live(Server.find(), chosen, page.after):

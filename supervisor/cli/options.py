@@ -32,22 +32,10 @@ def target_and_container_names(incomplete: str) -> list[str]:
 
 
 def _known(*, containers: bool) -> list[str]:
-    """Ask the server. Nothing at all where none answers: a line that is being typed is no place for an error."""
-    import httpx  # noqa: PLC0415 - `--help` must not wait for it
+    """Nothing at all where no server answers: a line that is being typed is no place for an error."""
+    from supervisor.cli.names import known_names  # noqa: PLC0415 - `--help` must not wait for it
 
-    from supervisor.api.shapes import TargetsView  # noqa: PLC0415
-    from supervisor.cli.connection import Server, checked, decoded  # noqa: PLC0415
-    from supervisor.core.errors import SupervisorError  # noqa: PLC0415
-
-    try:
-        server = Server.find()
-        with server.client() as client:
-            body = checked(server, client.get("/v1/targets", timeout=COMPLETION_S))
-        known = decoded(server, body, TargetsView).targets
-    except (SupervisorError, httpx.HTTPError):
-        return []
-    names = [target.name for target in known]
-    return names + [one.name for target in known for one in target.containers if containers]
+    return known_names(containers=containers, within_s=COMPLETION_S)
 
 
 # ---- options and arguments

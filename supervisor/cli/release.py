@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from supervisor.cli.connection import ask_raw, decoded
 from supervisor.cli.errors import Usage
+from supervisor.cli.names import did_you_mean
 from supervisor.cli.output import answer, answer_json, clock_time
 from supervisor.core.errors import SupervisorError
 
@@ -73,7 +74,8 @@ def force_release(target: str | None, *, as_json: bool) -> None:
     """
     server, body = ask_raw("POST", "/release", json={"force": True} | ({"target": target} if target else {}))
     if not decoded(server, body, Released).released:
-        raise SupervisorError(f"{target or 'the GPU'} has no lease", "see who holds: gpu-supervisor status")
+        meant = did_you_mean(target) if target else ""
+        raise SupervisorError(f"{target or 'the GPU'} has no lease", meant or "see who holds: gpu-supervisor status")
     if as_json:
         answer_json({"released": True})
     else:

@@ -259,11 +259,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(f": a heartbeat\nid: {seq}\nevent: fact\ndata: {json.dumps(event)}\n\n".encode())
         self.wfile.flush()
         sent = 0
-        while events is None and not fake.cut:
+        over = events is not None
+        while not over:
             with fake.changed:
                 while not fake.cut and len(fake.happened) == sent:
                     fake.changed.wait(20)
-                fresh, sent = fake.happened[sent:], len(fake.happened)
+                fresh, sent, over = fake.happened[sent:], len(fake.happened), fake.cut
             for seq, event in fresh:
                 self.wfile.write(f"id: {seq}\ndata: {json.dumps(event)}\n\n".encode())
             self.wfile.flush()

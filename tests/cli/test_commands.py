@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from supervisor.api.shapes import Ahead, ForecastAnswer, TargetsView
+from supervisor.api.shapes import Ahead, Events, ForecastAnswer, TargetsView
 from supervisor.cli.app import WrongCommandLine, app
 from supervisor.cli.errors import MEANINGS
 from supervisor.core.model import Endpoint, Problem
@@ -125,6 +125,32 @@ def test_an_unknown_target_is_an_error_with_the_nearest_name(fake: FakeServer, r
         "error: no container is labelled gpu.target=comfy; did you mean comfyui?\n"
         "hint:  see what there is with: gpu-supervisor targets\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        pytest.param(["why", "comfyui-wbe-1"], "hint:  did you mean comfyui-web-1?\n", id="a container"),
+        pytest.param(["why", "comfyiu"], "hint:  did you mean comfyui?\n", id="a target that was stopped"),
+        pytest.param(["why", "else"], "hint:  see what there is with: gpu-supervisor targets\n", id="nothing alike"),
+        pytest.param(["release", "--force", "--target", "comfyiu"], "hint:  did you mean comfyui?\n", id="a lease"),
+        pytest.param(
+            ["audit", "--target", "comfyiu"],
+            "nothing was decided about comfyiu; did you mean comfyui?\n",
+            id="a target in the audit",
+        ),
+        pytest.param(["audit", "--target", "comfyui"], "nothing was decided about comfyui\n", id="one that there is"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest_one_that_there_is(fake: FakeServer, run, line, said):
+    fake.documents["/v1/targets"] = document(TargetsView((COMFYUI,), ()))
+    fake.documents["/v1/events"] = document(Events((), 7))
+    fake.documents[f"/v1/why/{line[1]}"] = Answer(404, "target_unknown", "nothing is known by this name")
+
+    _, out, err = run(*line)
+
+    assert out == ""
+    assert err.endswith(said)
 
 
 # ---- queue, renew, evict
