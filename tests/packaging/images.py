@@ -1,7 +1,7 @@
 """Images made of what this machine has, for builds without a registry and without a network.
 
 ``python_base`` is this very Python in the busybox image; ``wheels`` are the installed distributions, packed again;
-``program`` is one installed program in the busybox image. Each with the shared libraries that it loads, at the same paths.
+``program`` is one installed program in the busybox image. Each has the shared libraries that it loads, at their paths.
 """
 
 from __future__ import annotations
