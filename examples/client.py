@@ -211,9 +211,10 @@ def main() -> int:
     parser.add_argument("command", nargs="+", help="after --")
     parser.add_argument("--owner")
     parser.add_argument("--wait", type=int, default=3600, metavar="SECONDS", help="how long to wait for the turn")
+    parser.add_argument("--ttl", type=int, default=60, metavar="SECONDS", help="how long the lease outlives this")
     asked = parser.parse_args()
     try:
-        with Lease(asked.target, owner=asked.owner, wait_s=asked.wait) as lease:
+        with Lease(asked.target, owner=asked.owner, wait_s=asked.wait, ttl_s=asked.ttl) as lease:
             print(f"{asked.target} is {lease.answer['state']}, fence {lease.fence}", file=sys.stderr)
             status = run(asked.command, lease)
     except Refused as refusal:

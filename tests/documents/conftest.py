@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import sys
 import tarfile
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
@@ -64,10 +66,11 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture
-def reader_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "reader"
-    folder.mkdir()
-    return folder
+def folder() -> Iterator[Path]:
+    """A short path: a unix socket's has at most 107 bytes."""
+    made = Path(tempfile.mkdtemp(prefix="gs-"))
+    yield made
+    shutil.rmtree(made)
 
 
 def python_mounts() -> list[str]:

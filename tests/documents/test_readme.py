@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +72,6 @@ def worker(folder: Path, network: str = "") -> None:
     mounts = ", ".join(f'"{mount}"' for mount in python_mounts())
     text = WORKER.format(mounts=mounts, prefix=sys.base_prefix, network=network)
     (folder / "worker" / "compose.override.yaml").write_text(text)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path: a unix socket's has at most 107 bytes."""
-    made = Path(tempfile.mkdtemp(prefix="gs-"))
-    yield made
-    shutil.rmtree(made)
 
 
 # ---- nothing is passed over
