@@ -29,6 +29,7 @@ from supervisor.gpu import SimulatedGpus
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
 from supervisor.notify import ServiceManager
+from supervisor.own_container import own_container_id, sparing
 from supervisor.pump import Pump
 
 log = logging.getLogger("supervisor")
@@ -133,7 +134,10 @@ async def _run(config: Config, journal: Journal) -> int:
         name="web",
     )
     manager.status("not in sync with the container engine yet")
-    engine.watch(pump.post)
+    own_id = own_container_id()
+    if own_id is not None:
+        log.info("running in the container %s", own_id[:12])
+    engine.watch(pump.post if own_id is None else sparing(own_id, pump.post))
     try:
         await _first_of(owner, web, stop.wait())
         if owner.done():
