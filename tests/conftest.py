@@ -61,6 +61,8 @@ LACKED = pytest.StashKey[dict[str, list[str]]]()
 
 #: Fixtures that start a daemon of their own.
 NEED_DOCKERD = {"private_engine", "own_dockerd"}
+#: Fixtures that are a program, which tests/run brings where it can.
+NEED_PROGRAM = {"haproxy": "haproxy", "systemd_analyze": "systemd-analyze"}
 
 
 def lacks(item: pytest.Item) -> str | None:
@@ -72,7 +74,13 @@ def lacks(item: pytest.Item) -> str | None:
         return "root"
     if needs_daemon and not (shutil.which("dockerd") and shutil.which("containerd")):
         return "dockerd and containerd"
-    return None
+    wanted = [program for fixture, program in NEED_PROGRAM.items() if fixture in getattr(item, "fixturenames", ())]
+    return next((program for program in wanted if find_program(program) is None), None)
+
+
+def find_program(name: str) -> str | None:
+    """Return its path; on Debian /usr/sbin is not on everybody's PATH."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 @pytest.hookimpl(trylast=True)
