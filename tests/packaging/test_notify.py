@@ -115,20 +115,6 @@ def test_a_manager_that_does_not_read_does_not_hold_the_owner_up(tmp_path: Path)
 # ---- the process
 
 
-@pytest.fixture
-def make_serving(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
-    made: list[Serving] = []
-
-    def make(environment: dict[str, str], *flags: str, engine: str = "", entry: str = "") -> Serving:
-        url = engine or f"unix://{tmp_path}/no-engine.sock"
-        made.append(Serving(tmp_path / "data", environment, "--docker-host", url, *flags, entry=entry))
-        return made[-1]
-
-    yield make
-    for item in made:
-        item.close()
-
-
 def test_it_is_ready_once_it_listens_and_says_that_the_engine_is_away(
     any_manager: Manager, tmp_path: Path, make_serving: Callable[..., Serving]
 ):
