@@ -167,7 +167,7 @@ def check_files(
     first = report.targets[0]
     command = next(stack.command for stack in stacks if stack.project == first.project)
     return msgspec.structs.replace(
-        report, next_command=f"{shlex.join(command)} up --no-start && gpu-supervisor acquire {first.name}"
+        report, next_command=f"{shlex.join(command)} create && gpu-supervisor acquire {first.name}"
     )
 
 

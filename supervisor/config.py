@@ -30,7 +30,7 @@ from supervisor.settings import (
     parse_gpus,
 )
 
-__all__ = ["Config", "ConfigError", "load", "parse_gpus"]
+__all__ = ["Config", "ConfigError", "Given", "Layers", "gather", "load", "parse_gpus", "user_file"]
 
 #: Variables that are none of the server's settings: where the commands find it, and where its file is.
 OTHER_VARIABLES = frozenset({"GPU_SUPERVISOR_URL", "GPU_SUPERVISOR_CONFIG"})
@@ -70,10 +70,27 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 class Given(Struct, frozen=True):
-    """One value as somebody wrote it, and where, for the error."""
+    """One value as somebody wrote it. ``where`` begins the sentence about what is wrong with it; ``origin`` says which
+    layer it came from: ``default``, ``file NAME:LINE``, ``environment variable NAME`` or ``flag NAME``.
+    """
 
     where: str
     text: str
+    origin: str
+
+
+class Layers(Struct, frozen=True):
+    """All layers on top of each other, by key, and the files that were read."""
+
+    given: dict[str, Given]
+    files: tuple[Path, ...]
+
+    def config(self) -> Config:
+        """Read the values. Raises ``ConfigError`` where one is wrong, or two contradict each other."""
+        values = {BY_KEY[key].attribute: _value(BY_KEY[key], one) for key, one in self.given.items()}
+        config = Config(**values)
+        _check(config, self.given)
+        return config
 
 
 def load(
@@ -91,23 +108,42 @@ def load(
     Raises:
         ConfigError: a file cannot be read, a key is unknown, a value is wrong, or two settings contradict each other.
     """
-    given = {
-        setting.key: Given("default", setting.default if isinstance(setting.default, str) else setting.default(environ))
-        for setting in SETTINGS
-    }
+    return gather(flags, environ, file=file, system_file=system_file).config()
+
+
+def gather(
+    flags: Mapping[str, str | None],
+    environ: Environment,
+    *,
+    file: Path | None = None,
+    system_file: Path = SYSTEM_FILE,
+) -> Layers:
+    """Lay the layers on top of each other, as ``load`` does, and keep where each value came from.
+
+    Raises:
+        ConfigError: a file cannot be read, a key is unknown, or a type is wrong.
+    """
     if file is None and environ.get("GPU_SUPERVISOR_CONFIG"):
         file = Path(environ["GPU_SUPERVISOR_CONFIG"])
-    for path in [file] if file else [path for path in (system_file, _user_file(environ)) if path.is_file()]:
+    files = [file] if file else [path for path in (system_file, user_file(environ)) if path.is_file()]
+    given = {setting.key: _default(setting, environ) for setting in SETTINGS}
+    for path in files:
         given |= read_file(path)
     given |= read_environment(environ)
-    given |= {key: Given(BY_KEY[key].flag, text) for key, text in flags.items() if text is not None}
-    values = {BY_KEY[key].attribute: _value(BY_KEY[key], one) for key, one in given.items()}
-    config = Config(**values)
-    _check(config, given)
-    return config
+    for key, text in flags.items():
+        if text is not None:
+            given[key] = Given(BY_KEY[key].flag, text, f"flag {BY_KEY[key].flag}")
+    return Layers(given, tuple(files))
 
 
-def _user_file(environ: Environment) -> Path:
+def _default(setting: Setting, environ: Environment) -> Given:
+    variable = setting.falls_back_on
+    text = setting.default_in(environ)
+    origin = f"environment variable {variable}" if variable and environ.get(variable) == text else "default"
+    return Given("default", text, origin)
+
+
+def user_file(environ: Environment) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gpu-supervisor" / "config.toml"
 
 
@@ -121,7 +157,7 @@ def read_environment(environ: Environment) -> dict[str, Given]:
         if key not in BY_KEY or variable != BY_KEY[key].variable:
             known = [setting.variable for setting in SETTINGS]
             raise ConfigError(f"the environment variable {shown(variable)} is no setting", _nearest(variable, known))
-        given[key] = Given(variable, text)
+        given[key] = Given(variable, text, f"environment variable {variable}")
     return given
 
 
@@ -140,10 +176,11 @@ def read_file(path: Path) -> dict[str, Given]:
         raise ConfigError(f"{path} is not TOML: {error}", "write one setting a line: port = 8080") from error
     given: dict[str, Given] = {}
     for key, value in document.items():
-        where = f"{path}{_line(source, key)}: {shown(key)}"
+        place = f"{path}{_line(source, key)}"
+        where = f"{place}: {shown(key)}"
         if key not in BY_KEY:
             raise ConfigError(f"{where} is no setting", _nearest(key.replace("-", "_"), BY_KEY))
-        given[key] = Given(where, _text(BY_KEY[key], where, value))
+        given[key] = Given(where, _text(BY_KEY[key], where, value), f"file {place}")
     return given
 
 

@@ -33,6 +33,7 @@ from supervisor.core.replies import Granted, Queued, Reply
 from supervisor.core.state import State
 from supervisor.core.targets import runs, spec_of
 from supervisor.kernel import Kernel
+from supervisor.notify import ServiceManager
 from supervisor.ports import EnginePort, GpuPort, JournalPort
 from supervisor.writer import Writer
 
@@ -61,6 +62,7 @@ class Pump:
         gpus: GpuPort,
         clock: Clock,
         on_fact: Callable[[int, AnyFact], None],
+        manager: ServiceManager | None = None,
     ) -> None:
         self.kernel = kernel
         self._disk = disk
@@ -68,6 +70,8 @@ class Pump:
         self._gpus = gpus
         self._clock = clock
         self._on_fact = on_fact
+        self._manager = manager or ServiceManager()
+        self._beat_due_at = 0.0
         self._inbox: deque[Input] = deque()
         self._asked: dict[int, asyncio.Future[Reply]] = {}
         self._last_request_id = 0
@@ -136,11 +140,13 @@ class Pump:
         if observed.storage_full:
             due.append(self._disk_retry_at - self._loop.time())
         due.append(self._vram_due_at() - self._loop.time())
+        due.append(self._beat_due_at - self._loop.time())
         return max(0.0, min(due))
 
     def _turn(self) -> None:
         """One batch: what came in, what was synced, what fell due; then let out what may leave."""
         self._wake.clear()
+        self._beat_due_at = self._manager.beat(self._loop.time())
         now = self._clock.now()
         self._watch_storage(now)
         # What came in first, so that the calls which a finished batch releases are planned from the newest sightings.
@@ -172,8 +178,10 @@ class Pump:
             self._told_reason = observed.engine_reason
             if self._told_reason:
                 log.warning("not in sync with the container engine: %s", self._told_reason)
+                self._manager.status(f"not in sync with the container engine: {self._told_reason}; grants nothing new")
             else:
                 log.info("in sync with the container engine")
+                self._manager.status("in sync with the container engine")
         dirty = {uuid: dirty.detail for uuid, dirty in observed.dirty.items()}
         if dirty != self._told_dirty:
             for uuid in self._told_dirty.keys() - dirty.keys():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 from collections.abc import Callable, Coroutine
@@ -27,6 +28,8 @@ from supervisor.engine import Engine
 from supervisor.gpu import SimulatedGpus
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
+from supervisor.notify import ServiceManager
+from supervisor.own_container import own_container_id, sparing
 from supervisor.pump import Pump
 
 log = logging.getLogger("supervisor")
@@ -90,7 +93,8 @@ async def _run(config: Config, journal: Journal) -> int:
     clock = Clock(state.durable, read_boot_id())
     engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix)
     kernel = Kernel(state)
-    pump = Pump(kernel, journal, engine, SimulatedGpus(config.gpus), clock, _log_fact)
+    manager = ServiceManager.from_environment(os.environ)
+    pump = Pump(kernel, journal, engine, SimulatedGpus(config.gpus), clock, _log_fact, manager)
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
@@ -113,6 +117,7 @@ async def _run(config: Config, journal: Journal) -> int:
     announcing: list[asyncio.Task[None]] = []
 
     def ready(addresses: list[str]) -> None:
+        manager.ready()
         announcing.append(asyncio.create_task(announce(addresses), name="ready line"))
 
     owner = asyncio.create_task(pump.run(started), name="owner")
@@ -128,13 +133,18 @@ async def _run(config: Config, journal: Journal) -> int:
         ),
         name="web",
     )
-    engine.watch(pump.post)
+    manager.status("not in sync with the container engine yet")
+    own_id = own_container_id()
+    if own_id is not None:
+        log.info("running in the container %s", own_id[:12])
+    engine.watch(pump.post if own_id is None else sparing(own_id, pump.post))
     try:
         await _first_of(owner, web, stop.wait())
         if owner.done():
             owner.result()
         if web.done():
             web.result()
+        manager.stopping()
         log.info("shutting down: leases and containers stay")
         await _end(pump, web, web_stop)
     finally:

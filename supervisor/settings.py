@@ -157,7 +157,8 @@ class Setting(Struct, frozen=True):
     """One setting. ``read`` takes text from anywhere; an empty text is "not set".
 
     ``default`` is what would be typed for it, or a function of the environment that ``default_words`` describes.
-    ``field`` is its name in ``Config`` where that carries a unit.
+    ``field`` is its name in ``Config`` where that carries a unit. ``falls_back_on`` is a variable of somebody else's
+    that the default may come from. The value of a ``secret`` one is never shown.
     """
 
     key: str
@@ -167,6 +168,8 @@ class Setting(Struct, frozen=True):
     kind: Kind = "text"
     default_words: str = ""
     field: str = ""
+    falls_back_on: str = ""
+    secret: bool = False
 
     @property
     def flag(self) -> str:
@@ -187,6 +190,13 @@ class Setting(Struct, frozen=True):
     @property
     def default_shown(self) -> str:
         return self.default_words or (self.default if isinstance(self.default, str) and self.default else "none")
+
+    def default_in(self, environ: Environment) -> str:
+        return self.default if isinstance(self.default, str) else self.default(environ)
+
+    def hides(self, text: str) -> bool:
+        """Whether a value must not be shown: it is a secret, or the address of something with a password in it."""
+        return self.secret or re.search(r"://[^/\s]*@", text) is not None
 
 
 def _default_data_dir(environ: Environment) -> str:
@@ -223,6 +233,7 @@ SETTINGS: tuple[Setting, ...] = (
         _default_engine,
         "the container engine",
         default_words="`$DOCKER_HOST`, else the socket of the system's engine, else of a rootless one",
+        falls_back_on="DOCKER_HOST",
     ),
     Setting("docker_write_host", _parse_engine, "", "another address for start, stop and kill (a second socket proxy)"),
     Setting(

@@ -6,16 +6,20 @@
                    ``label_prefix``, so that a supervisor in one test never judges another's containers.
 ``docker_services`` (pytest-docker) the stack of tests/docker-compose.yml, created once, started by nobody.
 ``make_stack``     a stack of tests/stacks/ for one test, gone after it.
-``private_engine`` a second daemon, to be terminated, killed, frozen and started again. Network none or host only.
+``private_engine`` a second daemon, to be terminated, killed, frozen and started again. Its network leads nowhere.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import secrets
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -57,6 +61,8 @@ LACKED = pytest.StashKey[dict[str, list[str]]]()
 
 #: Fixtures that start a daemon of their own.
 NEED_DOCKERD = {"private_engine", "own_dockerd"}
+#: Fixtures that are a program, which tests/run brings where it can.
+NEED_PROGRAM = {"haproxy": "haproxy", "systemd_analyze": "systemd-analyze"}
 
 
 def lacks(item: pytest.Item) -> str | None:
@@ -68,7 +74,13 @@ def lacks(item: pytest.Item) -> str | None:
         return "root"
     if needs_daemon and not (shutil.which("dockerd") and shutil.which("containerd")):
         return "dockerd and containerd"
-    return None
+    wanted = [program for fixture, program in NEED_PROGRAM.items() if fixture in getattr(item, "fixturenames", ())]
+    return next((program for program in wanted if find_program(program) is None), None)
+
+
+def find_program(name: str) -> str | None:
+    """Return its path; on Debian /usr/sbin is not on everybody's PATH."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 @pytest.hookimpl(trylast=True)
@@ -211,17 +223,44 @@ def docker_cleanup() -> list[str]:
 # ---- an engine of our own
 
 
+@contextlib.contextmanager
+def own_bridge() -> Iterator[str]:
+    """A network bridge with an address that nobody else uses (RFC 2544's), made without a tool that may be missing.
+
+    Source: linux/sockios.h; netdevice(7) for the shape of ``ifreq``.
+    """
+    add, remove, set_address, set_netmask, set_flags, up = 0x89A0, 0x89A1, 0x8916, 0x891C, 0x8914, 0x1
+    name = f"gs{uuid.uuid4().hex[:10]}"
+
+    def address(dotted: str) -> bytes:
+        return struct.pack("16sHH4s8x", name.encode(), socket.AF_INET, 0, socket.inet_aton(dotted))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, add, name.encode() + b"\0")
+        try:
+            fcntl.ioctl(control, set_address, address(f"198.18.{secrets.randbelow(256)}.1"))
+            fcntl.ioctl(control, set_netmask, address("255.255.255.0"))
+            fcntl.ioctl(control, set_flags, struct.pack("16sh14x", name.encode(), up))
+            yield name
+        finally:
+            fcntl.ioctl(control, set_flags, struct.pack("16sh14x", name.encode(), 0))
+            fcntl.ioctl(control, remove, name.encode() + b"\0")
+
+
 class PrivateEngine:
     """A real dockerd, with a containerd of its own that outlives it, as on a machine with systemd.
 
-    ``--bridge=none --iptables=false``: it must not touch the bridge of the engine that runs beside it. Its runtime
-    ``slow`` takes two seconds longer to start a container, as the hooks of a GPU do.
+    It must not touch the bridge of the engine that runs beside it, so it has one of its own, which leads nowhere. (With
+    ``--bridge=none`` a daemon deletes the interface docker0, whoever made it: moby daemon/daemon_unix.go,
+    ``removeDefaultBridgeInterface``; tried on 20.10.) Its runtime ``slow`` takes two seconds longer to start a
+    container, as the hooks of a GPU do.
     """
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.url = f"unix://{home}/docker.sock"
         self._processes = contextlib.ExitStack()
+        self._bridge = self._processes.enter_context(own_bridge())
         self._containerd = self._spawn("containerd", "--config", str(self._write_configuration()))
         self._dockerd: subprocess.Popen[bytes] | None = None
         self._live_restore = False
@@ -234,7 +273,8 @@ class PrivateEngine:
             "dockerd",
             *("--config-file", f"{self.home}/daemon.json", "--containerd", f"{self.home}/containerd.sock"),
             *("--data-root", f"{self.home}/data", "--exec-root", f"{self.home}/exec"),
-            *("--pidfile", f"{self.home}/pid", "--host", self.url, "--bridge=none", "--iptables=false"),
+            *("--pidfile", f"{self.home}/pid", "--host", self.url, "--bridge", self._bridge),
+            *("--iptables=false", "--ip-forward=false", "--ip-masq=false", "--userland-proxy=false"),
             *(["--live-restore"] if live_restore else []),
         )
         until(self.answers, answers_within_s, f"an answer of the private engine (its log is in {self.home})")

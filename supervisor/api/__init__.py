@@ -8,11 +8,12 @@ from functools import partial
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from supervisor.api import leasing, plain, reading
+from supervisor.api import describe_routes, leasing, plain, reading
 from supervisor.api.call import Call, Endpoint, refused, send_answer
 from supervisor.api.context import Context
 from supervisor.api.guard import Guard
 from supervisor.api.logs import LogTails
+from supervisor.api.openapi import not_described
 from supervisor.api.problems import Answer, refuse
 from supervisor.api.stream import EventsEndpoint
 from supervisor.api.tokens import TokenMint
@@ -21,6 +22,11 @@ from supervisor.ports import Desk
 __all__ = ["build_app"]
 
 RouteHandler = Callable[[Context, Call], Awaitable[Answer]]
+
+
+async def _healthz(_api: Context, call: Call) -> Answer:
+    return await plain.healthz(call)
+
 
 ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/lease/{token}/renew": {"POST": leasing.renew},
@@ -36,8 +42,18 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/targets/{name}": {"GET": reading.target},
     "/v1/targets/{name}/evict": {"POST": reading.evict},
     "/v1/why/{name}": {"GET": reading.why_stopped},
+    "/healthz": {"GET": _healthz},
+    "/v1/events": {"GET": reading.events},
+    "/openapi.json": {"GET": describe_routes.openapi},
+    "/docs": {"GET": describe_routes.docs},
 }
-"""Every path but /healthz, which asks nobody, and /v1/events, which streams. The busiest come first."""
+"""Every path. The busiest come first. Each has a row in ``describe``, and no row is without one."""
+
+STREAMS = frozenset({"/v1/events"})
+"""Paths that also answer a stream, where the client accepts one."""
+
+_lonely = not_described((method, path) for path, handlers in ROUTES.items() for method in handlers)
+assert not _lonely, f"a route without a description in api/describe.py, or the other way round: {sorted(_lonely)}"
 
 
 def build_app(
@@ -57,16 +73,15 @@ def build_app(
         allowed_hosts: More names that are ours.
     """
     api = Context(desk=desk, mint=mint, tails=LogTails(logs), version=version)
-    routes = [
-        Route(path, Endpoint(path, {method: partial(handler, api) for method, handler in handlers.items()}))
-        for path, handlers in ROUTES.items()
-    ]
-    listed = partial(reading.events, api)
-    routes.append(Route("/healthz", Endpoint("/healthz", {"GET": plain.healthz})))
-    routes.append(Route("/v1/events", EventsEndpoint(api, "/v1/events", listed)))
+    routes = [Route(path, _endpoint(api, path, handlers)) for path, handlers in ROUTES.items()]
     # A redirect to a path with a slash would carry the token that the path holds into a header.
     router = Router(routes, redirect_slashes=False, default=_not_found)
     return Guard(router, host=host, allowed_hosts=allowed_hosts)
+
+
+def _endpoint(api: Context, path: str, handlers: dict[str, RouteHandler]) -> ASGIApp:
+    bound = {method: partial(handler, api) for method, handler in handlers.items()}
+    return EventsEndpoint(api, path, bound["GET"]) if path in STREAMS else Endpoint(path, bound)
 
 
 async def _not_found(_scope: Scope, _receive: Receive, send: Send) -> None:

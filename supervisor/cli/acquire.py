@@ -13,66 +13,76 @@ from typing import Any
 from supervisor.cli.borrower import Borrower, Held, Wish
 from supervisor.cli.connection import Line, Server
 from supervisor.cli.errors import FAILED, OK, LeaseLost
-from supervisor.cli.output import answer, clock_time, say
+from supervisor.cli.output import answer, answer_json, clock_time
+from supervisor.cli.progress import Progress, progress
 
 #: A command whose lease was lost is asked to end, and after this time killed: somebody else has the GPU.
 COMMAND_GRACE_S = 10.0
+#: Why a lease ends whose target is done: the word of the server.
+COMPLETED = "target_completed"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def acquire(wish: Wish, command: Sequence[str], *, detach: bool) -> int:
+def acquire(wish: Wish, command: Sequence[str], *, detach: bool, as_json: bool) -> int:
     """Get the lease, hold it while ``command`` runs (or until a signal), give it back. Returns the exit status.
 
     Raises:
         SupervisorError: it could not be had, or was lost.
     """
-    return asyncio.run(_acquire(wish, command, detach=detach))
+    with progress(as_json=as_json) as shown:
+        return asyncio.run(_acquire(wish, command, shown, detach=detach, as_json=as_json))
 
 
-async def _acquire(wish: Wish, command: Sequence[str], *, detach: bool) -> int:
+async def _acquire(wish: Wish, command: Sequence[str], shown: Progress, *, detach: bool, as_json: bool) -> int:
     async with Line(Server.find()) as line:
-        borrower = Borrower(line, wish, say)
+        borrower = Borrower(line, wish, shown)
         with Signals() as signals:
             try:
                 held = await signals.unless_any(borrower.obtain())
                 if held is None:
-                    say(f"gave up waiting for {wish.name}")
+                    shown.say(f"gave up waiting for {wish.name}")
                     return 128 + signals.first
                 if detach and held.state != "ended":
-                    return _leave(borrower, held)
-                return await _use(borrower, held, command, signals)
+                    return _leave(borrower, held, shown, as_json=as_json)
+                return await _use(borrower, held, command, signals, shown)
             finally:
                 await borrower.give_back()
 
 
-def _leave(borrower: Borrower, held: Held) -> int:
+def _leave(borrower: Borrower, held: Held, shown: Progress, *, as_json: bool) -> int:
     """Print the token, the only line on stdout, and leave the lease to whoever has it."""
     token, borrower.token = borrower.token, None
+    if as_json:
+        answer_json(borrower.answer)
+        return OK
     expires = f" at {clock_time(held.expires_at)}" if held.expires_at else ""
-    say(f"{granted(borrower.wish, held)}; it expires{expires} unless it is renewed: POST /v1/lease/TOKEN/renew")
+    shown.say(f"{granted(borrower.wish, held)}; it expires{expires} unless renewed: gpu-supervisor renew TOKEN")
     answer(token or "")
     return OK
 
 
-async def _use(borrower: Borrower, held: Held, command: Sequence[str], signals: Signals) -> int:
+async def _use(borrower: Borrower, held: Held, command: Sequence[str], signals: Signals, shown: Progress) -> int:
     if held.state == "ended":
         # A job that was over before its healthcheck saw it: there is nothing left to hold.
         borrower.token = None
-        say(f"{borrower.wish.name} is done ({held.reason or 'ended'})")
+        unused = "; the command is not run" if command else ""
+        shown.say(f"{borrower.wish.name} is done ({held.reason or 'ended'}){unused}")
         return OK
-    say(granted(borrower.wish, held))
+    # Not the token: we renew and release, and what goes to stdout is often logged.
+    lease = {name: value for name, value in borrower.answer.items() if name != "token"}
+    shown.granted(granted(borrower.wish, held), lease)
     if command:
-        return await _run(borrower, command, signals)
-    say("held until Ctrl-C")
+        return await _run(borrower, command, signals, shown)
+    shown.say("held until Ctrl-C")
     try:
         await signals.unless_any(borrower.keep())
     except LeaseLost as lost:
-        if lost.reason == "target_completed":
-            borrower.token = None
-            say(f"{borrower.wish.name} is done")
-            return OK
-        raise
-    say(f"releasing {borrower.wish.name}")
+        if lost.reason != COMPLETED:
+            raise
+        borrower.token = None
+        shown.say(f"{borrower.wish.name} is done")
+        return OK
+    shown.say(f"releasing {borrower.wish.name}")
     return OK
 
 
@@ -82,20 +92,28 @@ def granted(wish: Wish, held: Held) -> str:
     return f"{wish.name} is {state}: lease {held.id}{where}, fence {held.fence}"
 
 
-async def _run(borrower: Borrower, command: Sequence[str], signals: Signals) -> int:
-    """Run the command under the lease and return its status as a shell would; end it if the lease is lost."""
+async def _run(borrower: Borrower, command: Sequence[str], signals: Signals, shown: Progress) -> int:
+    """Run the command under the lease and return its status as a shell would; end it if the lease is lost.
+
+    A target that has completed ends its lease, and takes nothing away from the command: ``docker compose up`` of a job
+    is about to end by itself then.
+    """
     if signals.first:
         return 128 + signals.first
     try:
         process = await asyncio.create_subprocess_exec(*command)
     except OSError as error:
-        say(f"error: {command[0]}: {(error.strerror or str(error)).lower()}")
+        shown.say(f"error: {command[0]}: {(error.strerror or str(error)).lower()}")
         return 127 if isinstance(error, FileNotFoundError) else 126
     ended = asyncio.create_task(process.wait())
     keeping = asyncio.create_task(borrower.keep())
     signals.forward_to(process)
     try:
         await asyncio.wait((ended, keeping), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done() and _completed(keeping):
+            borrower.token = None
+            shown.say(f"{borrower.wish.name} is done, and its lease has ended; the command goes on")
+            await ended
         if not ended.done():
             await _end(process)
             keeping.result()
@@ -104,6 +122,11 @@ async def _run(borrower: Borrower, command: Sequence[str], signals: Signals) -> 
     finally:
         signals.forward_to(None)
         keeping.cancel()
+
+
+def _completed(keeping: asyncio.Task[None]) -> bool:
+    error = keeping.exception()
+    return isinstance(error, LeaseLost) and error.reason == COMPLETED
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

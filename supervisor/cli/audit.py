@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +12,8 @@ import msgspec
 
 from supervisor.api.shapes import Event, Events, Why
 from supervisor.cli.connection import Server, ask, ask_raw, checked, decoded, timeout, translated
-from supervisor.cli.errors import OK, Unreachable
+from supervisor.cli.errors import OK, Refused, Unreachable
+from supervisor.cli.names import did_you_mean
 from supervisor.cli.output import answer, clock_time, say
 
 #: A live stream is silent for no longer than this: the server sends comments in between.
@@ -22,8 +23,17 @@ AGAIN_S = 1.0
 
 
 def show_why(name: str, *, as_json: bool) -> None:
-    """Print why a container or target was stopped, and what to type."""
-    server, body = ask_raw("GET", f"/v1/why/{quote(name, safe='')}")
+    """Print why a container or target was stopped, and what to type.
+
+    Raises:
+        Refused: nothing is known by this name.
+    """
+    try:
+        server, body = ask_raw("GET", f"/v1/why/{quote(name, safe='')}")
+    except Refused as refusal:
+        if refusal.code == "target_unknown":
+            refusal.hint = did_you_mean(name, containers=True) or refusal.hint
+        raise
     if as_json:
         print(body.decode())
         return
@@ -39,8 +49,10 @@ def show_why(name: str, *, as_json: bool) -> None:
 def show_audit(target: str | None, limit: int, *, follow: bool, as_json: bool) -> int:
     """Print the newest decisions, the oldest of them first; with ``follow`` go on until Ctrl-C."""
     chosen = {"target": target} if target else {}
-    page = ask("GET", "/v1/events", Events, params={"limit": limit, **chosen})
+    page = newest(limit, chosen)
     _print(page.events, as_json=as_json)
+    if target and not page.events:
+        say(f"nothing was decided about {target}; {did_you_mean(target)}".rstrip("; "))
     if follow:
         try:
             for event in live(Server.find(), chosen, page.after):
@@ -48,6 +60,10 @@ def show_audit(target: str | None, limit: int, *, follow: bool, as_json: bool) -
         except KeyboardInterrupt:
             pass
     return OK
+
+
+def newest(limit: int, chosen: dict[str, Any]) -> Events:
+    return ask("GET", "/v1/events", Events, params={"limit": limit, **chosen})
 
 
 def _print(events: Iterable[Event], *, as_json: bool) -> None:
@@ -58,8 +74,8 @@ def _print(events: Iterable[Event], *, as_json: bool) -> None:
             answer(f"{event.seq:>6}  {clock_time(event.time)}  {event.sentence}")
 
 
-def live(server: Server, chosen: dict[str, Any], after: int) -> Iterator[Event]:
-    """Yield every event above ``after``, for ever, across restarts of the server.
+def live(server: Server, chosen: dict[str, Any], after: int, tell: Callable[[str], None] = say) -> Iterator[Event]:
+    """Yield every event above ``after``, for ever, across restarts of the server, of which ``tell`` hears.
 
     Raises:
         Refused: it does not serve this.
@@ -70,13 +86,13 @@ def live(server: Server, chosen: dict[str, Any], after: int) -> Iterator[Event]:
             with translated(server), server.client() as client:
                 for event in _stream(server, client, chosen, after):
                     if cut:
-                        say("the server answers again")
+                        tell("the server answers again")
                     cut = False
                     after = max(after, event.seq)
                     yield event
         except Unreachable as error:
             if not cut:
-                say(f"{error}; trying again")
+                tell(f"{error}; trying again")
             cut = True
         time.sleep(AGAIN_S)
 

@@ -11,13 +11,16 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
+from supervisor.api.shapes import Ahead
 from supervisor.cli.connection import Line
 from supervisor.cli.errors import LeaseLost, Refused, Unreachable
+from supervisor.cli.progress import Progress, Waiting
 from supervisor.core.errors import SupervisorError
 
 #: One claim stays on the line for this long, then it is made again: a dead line is noticed by then.
@@ -58,6 +61,19 @@ class Wish(Struct, frozen=True, kw_only=True):
         return self.target or "the GPU"
 
     @property
+    def body(self) -> dict[str, Any]:
+        """What is sent; what was not said is left to the server."""
+        said = {
+            "target": self.target,
+            "owner": self.owner,
+            "priority": self.priority,
+            "ttl_seconds": self.ttl_s,
+            "wait_ready": self.wait_ready,
+            "queue": self.wait_s != 0,
+        }
+        return {name: value for name, value in said.items() if value is not None}
+
+    @property
     def waits_ready(self) -> bool:
         return self.wait_ready and self.target is not None
 
@@ -74,7 +90,9 @@ class Held(Struct, frozen=True):
     expires_at: str | None = None
     reason: str | None = None
     position: int | None = None
+    ahead: tuple[Ahead, ...] = ()
     why: str | None = None
+    until: str | None = None
 
 
 class Renewed(Struct, frozen=True):
@@ -86,13 +104,15 @@ class Answered(Struct, frozen=True):
 
 
 class Borrower:
-    """``token`` is what is held, or None. ``say`` gets one line of progress at a time."""
+    """``token`` is what is held, or None; ``answer`` the last answer that handed it out, word for word."""
 
-    def __init__(self, line: Line, wish: Wish, say: Callable[[str], None]) -> None:
+    def __init__(self, line: Line, wish: Wish, progress: Progress) -> None:
         self.line = line
         self.wish = wish
         self.token: str | None = None
-        self._say = say
+        self.answer: dict[str, Any] = {}
+        self._progress = progress
+        self._say = progress.say
         self._ttl_s = float(wish.ttl_s)
 
     # ---- getting it
@@ -121,25 +141,11 @@ class Borrower:
 
     async def _ask(self) -> Held:
         """The same Idempotency-Key for every try: one whose answer was lost must not become a second lease."""
-        wish = self.wish
-        body = {
-            "target": wish.target,
-            "owner": wish.owner,
-            "priority": wish.priority,
-            "ttl_seconds": wish.ttl_s,
-            "wait_ready": False,
-            "queue": wish.wait_s != 0,
-        }
         key = {"Idempotency-Key": str(uuid.uuid4())}
         for tries_left in reversed(range(ASK_TRIES)):
             try:
-                held = await self.line.ask(
-                    "POST",
-                    "/v1/lease",
-                    Held,
-                    json={name: value for name, value in body.items() if value is not None},
-                    headers=key,
-                    answer_s=ROOM_S + LATE_S,
+                held = await self._ask_for(
+                    "/v1/lease", {**self.wish.body, "wait_ready": False}, answer_s=ROOM_S + LATE_S, headers=key
                 )
             except Unreachable as error:
                 if not error.asked or not tries_left:
@@ -150,12 +156,21 @@ class Borrower:
                 return held
         raise AssertionError("the last try returns or raises")
 
+    async def _ask_for(
+        self, path: str, body: dict[str, Any], *, answer_s: float, headers: dict[str, str] | None = None
+    ) -> Held:
+        raw = await self.line.ask_raw("POST", path, json=body, headers=headers, answer_s=answer_s)
+        held = self.line.decoded(raw, Held)
+        self.answer = msgspec.json.decode(raw, type=dict[str, Any])
+        return held
+
     async def _wait(self, deadline: float) -> Held:
         announcing = asyncio.create_task(self._announce())
         try:
             return await self._claim(deadline)
         finally:
             announcing.cancel()
+            self._progress.settled()
 
     async def _claim(self, deadline: float) -> Held:
         cut = False
@@ -164,11 +179,9 @@ class Borrower:
             wait_s = max(0, math.ceil(min(CLAIM_S, deadline - asked_at)))
             trouble: SupervisorError
             try:
-                return await self.line.ask(
-                    "POST",
+                return await self._ask_for(
                     f"/v1/lease/{self.token}/claim",
-                    Held,
-                    json={
+                    {
                         "wait_seconds": wait_s,
                         "wait_ready": self.wish.wait_ready,
                         "ready_timeout_seconds": self.wish.ready_timeout_s,
@@ -189,14 +202,12 @@ class Borrower:
             await asyncio.sleep(max(0.0, RETRY_S - (time.monotonic() - asked_at)))
 
     async def _announce(self) -> None:
-        """Say what changes about our place, for as long as we wait. Trouble on the line is the claim's to report."""
-        said = ""
+        """Show our place and what changes about it, while we wait. Trouble on the line is the claim's to report."""
         while True:
             with suppress(Refused, Unreachable):
-                line = describe(self.wish, await self.line.ask("GET", f"/v1/lease/{self.token}", Held))
-                if line and line != said:
-                    self._say(line)
-                said = line
+                now = waiting(self.wish, await self.line.ask("GET", f"/v1/lease/{self.token}", Held))
+                if now is not None:
+                    self._progress.waiting(now)
             await asyncio.sleep(LOOK_S)
 
     # ---- having it
@@ -268,12 +279,32 @@ class Borrower:
                 return
 
 
-def describe(wish: Wish, held: Held) -> str:
-    """One line about a ticket, or a lease that is not ready yet; "" where there is nothing to wait for."""
-    why = f": {held.why}" if held.why else ""
-    if held.state == "starting":
-        return f"starting {wish.name}{why}"
-    if held.state not in QUEUED:
-        return ""
-    place = "" if held.position is None else f" at place {held.position + 1}"
-    return f"waiting for {wish.name}{place}{why}"
+def waiting(wish: Wish, held: Held) -> Waiting | None:
+    """Return what is waited for with a ticket, or with a lease that is not ready yet; None where there is nothing."""
+    why = held.why or ""
+    if held.state in QUEUED:
+        place = "" if held.position is None else f" at place {held.position + 1}"
+        line = f"waiting for {wish.name}{place}"
+        reasons = [why, holder(held, why)]
+    elif held.state == "starting":
+        line, reasons = f"starting {wish.name}", [why]
+    else:
+        return None
+    reason = "; ".join(filter(None, reasons))
+    return Waiting(
+        line=f"{line}: {reason}" if reason else line,
+        until=held.until,
+        state=held.state,
+        position=held.position,
+        why=why,
+        ahead=held.ahead,
+    )
+
+
+def holder(held: Held, why: str) -> str:
+    """Say who has the GPU while we wait, where the reason for waiting is another one; else ""."""
+    for other in held.ahead[:1]:
+        has = f"{other.target or 'a bare lease'} holds the GPU (owner {other.owner})"
+        if other.state not in QUEUED and has not in why:
+            return has
+    return ""

@@ -173,6 +173,20 @@ class Line:
         headers: dict[str, str] | None = None,
         answer_s: float = ANSWER_S,
     ) -> T:
+        return self.decoded(await self.ask_raw(method, path, json=json, headers=headers, answer_s=answer_s), type_)
+
+    async def ask_raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        headers: dict[str, str] | None = None,
+        answer_s: float = ANSWER_S,
+    ) -> bytes:
         with translated(self.server):
             response = await self._client.request(method, path, json=json, headers=headers, timeout=timeout(answer_s))
-        return decoded(self.server, checked(self.server, response), type_)
+        return checked(self.server, response)
+
+    def decoded(self, body: bytes, type_: type[T]) -> T:
+        return decoded(self.server, body, type_)

@@ -83,10 +83,10 @@ class LeaseLost(SupervisorError):
 
 #: What to type next, where the server's sentence does not say it: it knows nothing of this command.
 HINTS = {
-    "gpu_busy": "wait with --wait 10m, or see the queue with: gpu-supervisor status",
-    "scheduler_timeout": "wait longer with --wait 1h, or see the queue with: gpu-supervisor status",
-    "queue_full": "see the queue with: gpu-supervisor status",
-    "target_unknown": "see what there is with: gpu-supervisor status",
+    "gpu_busy": "wait with --wait 10m, or see the queue with: gpu-supervisor queue",
+    "scheduler_timeout": "wait longer with --wait 1h, or see the queue with: gpu-supervisor queue",
+    "queue_full": "see the queue with: gpu-supervisor queue",
+    "target_unknown": "see what there is with: gpu-supervisor targets",
     "target_invalid": "see every problem with: gpu-supervisor check",
     "target_failed": "see why with: docker logs CONTAINER",
     "target_unhealthy": "see why with: docker inspect CONTAINER",

@@ -7,15 +7,48 @@ business: it leaves them out for a pipe and for NO_COLOR.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console
+import msgspec
+from msgspec import Struct
+from rich.box import HEAVY_HEAD
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from supervisor.cli.errors import Refused, exit_status
 from supervisor.core.errors import SupervisorError
+
+
+class Grid(Struct, frozen=True):
+    """A table. None and "" are shown as ``-``."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+#: What an answer for people is made of: lines, and tables between them.
+Block = str | Grid
+
+#: Words whose colour says how good they are: a cell that is one of them, and the label at the beginning of a line.
+STYLES = {
+    "ready": "green",
+    "ok": "green",
+    "healthy": "green",
+    "claimable": "green",
+    "resident": "cyan",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "warning": "yellow",
+    "invalid": "red",
+    "unhealthy": "red",
+    "down": "red",
+    "error": "red",
+    "absent": "dim",
+    "stopped": "dim",
+}
 
 
 def clean(text: object) -> str:
@@ -36,8 +69,16 @@ def answer(text: str) -> None:
     print(clean(text), flush=True)
 
 
-def complain(error: SupervisorError) -> int:
+def answer_json(value: object) -> None:
+    """What was asked for, for a script: one document on one line."""
+    print(msgspec.json.encode(value).decode(), flush=True)
+
+
+def complain(error: SupervisorError, *, as_json: bool = False) -> int:
     """Show an error, what to do about it, and the last words of whatever failed. Returns the exit status for it."""
+    if as_json:
+        print(msgspec.json.encode(_as_document(error)).decode(), file=sys.stderr, flush=True)
+        return exit_status(error)
     busy = isinstance(error, Refused) and error.retryable
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     until = f", until {clock_time(error.until)} unless renewed" if isinstance(error, Refused) and error.until else ""
@@ -50,29 +91,78 @@ def complain(error: SupervisorError) -> int:
     return exit_status(error)
 
 
+def _as_document(error: SupervisorError) -> dict[str, object]:
+    """``context``: the other fields of the server's problem, where it is one."""
+    refused = error if isinstance(error, Refused) else None
+    return {
+        "event": "error",
+        "code": error.code,
+        "message": str(error),
+        "hint": error.hint,
+        "retryable": refused is not None and refused.retryable,
+        "exit_status": exit_status(error),
+        "context": refused.context if refused is not None else {},
+    }
+
+
 def _labelled(console: Console, label: str, style: str, text: str) -> None:
     console.print(Text.assemble((label, style), " ", clean(text)))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Show a table: framed on a terminal, aligned columns in a pipe. None and "" are shown as ``-``."""
-    cells = [[clean(cell) if cell not in (None, "") else "-" for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        _plain_table(title, columns, cells)
-        return
-    framed = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
+# ---- blocks
+
+
+def show(blocks: Sequence[Block]) -> None:
+    """Print an answer: framed and coloured on a terminal, aligned columns in a pipe."""
+    if sys.stdout.isatty():
+        Console(highlight=False).print(framed(blocks))
+    else:
+        print(plain(blocks), flush=True)
+
+
+def framed(blocks: Sequence[Block], *, low: bool = False) -> RenderableType:
+    """Return an answer as rich shows it on a terminal; ``low`` without frames, to fit on a screen."""
+    return Group(*(_framed(block, low=low) if isinstance(block, Grid) else _line(block) for block in blocks))
+
+
+def _line(text: str) -> Text:
+    shown = Text(clean(text), overflow="fold")
+    label = text.strip().partition(":")[0]
+    if label in STYLES:
+        shown.highlight_words([f"{label}:"], STYLES[label])
+    return shown
+
+
+def _framed(grid: Grid, *, low: bool) -> Table:
+    framed = Table(
+        title=grid.title, title_justify="left", header_style="bold", box=None if low else HEAVY_HEAD, pad_edge=not low
+    )
+    for column in grid.columns:
         framed.add_column(column, overflow="fold")
-    for cell_row in cells:
-        framed.add_row(*(Text(cell) for cell in cell_row))
-    Console().print(framed)
+    for row in _cells(grid):
+        framed.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    return framed
 
 
-def _plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
-    print(f"{title}:")
-    for row in [columns, *rows]:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def plain(blocks: Sequence[Block]) -> str:
+    """Return an answer as it goes into a pipe."""
+    return "\n".join(_plain(block) if isinstance(block, Grid) else clean(block) for block in blocks)
+
+
+def _plain(grid: Grid) -> str:
+    rows = [list(grid.columns), *_cells(grid)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(grid.columns))]
+    lines = [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([f"{grid.title}:", *lines])
+
+
+def _cells(grid: Grid) -> list[list[str]]:
+    return [[clean(cell) if cell not in (None, "") else "-" for cell in row] for row in grid.rows]
+
+
+# ---- words
 
 
 def clock_time(rfc3339: str | None) -> str:
@@ -85,3 +175,8 @@ def clock_time(rfc3339: str | None) -> str:
         return rfc3339
     today = datetime.now(UTC).astimezone().date()
     return when.strftime("%H:%M:%S" if when.date() == today else "%Y-%m-%d %H:%M:%S")
+
+
+def needs(mib: int | None) -> str:
+    """Show how much VRAM something needs; None is all of it."""
+    return "the whole GPU" if mib is None else f"{mib} MiB"

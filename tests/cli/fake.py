@@ -22,7 +22,8 @@ class FakeServer:
 
     ``refusals``: what a target is refused with. ``starting``: what is granted does not become ready.
     ``holder_state``: what the holder's lease is said to be.
-    ``cut``: requests in flight are cut, new ones too.
+    ``cut``: requests in flight are cut, new ones too. ``until_at``: until when the holder's lease lasts.
+    ``happened``: events that streams are sent which are not in ``streams``. ``forecast``: the answer to a dry run.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,11 @@ class FakeServer:
         self.start_failure: Problem | None = None
         self.cut = False
         self.documents: dict[str, Any] = {}
+        self.served: list[str] = []
+        self.until_at: str | None = None
+        self.forecast: dict[str, Any] = {}
+        self.residents: set[str] = set()
+        self.happened: list[tuple[int, dict[str, Any]]] = []
         self.streams: list[list[tuple[int, dict[str, Any]]]] = []
         self.resumed_from: list[str | None] = []
         self.url = ""
@@ -62,6 +68,13 @@ class FakeServer:
         with self.changed:
             self._drop(token, reason)
 
+    def happen(self, seq: int, event: dict[str, Any], documents: dict[str, Any]) -> None:
+        """Change what is answered, and tell those who follow the events that something has happened."""
+        with self.changed:
+            self.documents |= documents
+            self.happened.append((seq, event))
+            self.changed.notify_all()
+
     def set_cut(self, cut: bool) -> None:
         with self.changed:
             self.cut = cut
@@ -73,6 +86,8 @@ class FakeServer:
         self.asked.append(body)
         self.keys.append(key)
         target = body.get("target")
+        if body.get("dry_run"):
+            return 200, self.forecast
         if target in self.refusals:
             raise self.refusals[target]
         number = len(self.asked)
@@ -112,7 +127,7 @@ class FakeServer:
             raise Problem(404, "lease_unknown", f"this lease has ended ({reason})", reason=reason)
         self.renewals += 1
         self.changed.notify_all()
-        return 200, {"token": token, "ttl_seconds": self.ttl_s}
+        return 200, {"token": token, "ttl_seconds": self.ttl_s, "expires_at": "2001-01-02T03:09:05.000Z"}
 
     def look(self, token: str) -> tuple[int, dict[str, Any]]:
         self.looks += 1
@@ -121,7 +136,7 @@ class FakeServer:
             if ticket["token"] == token:
                 holder = self.holder or {}
                 why = f"{holder.get('target')} holds the GPU (owner {holder.get('owner')})"
-                return 200, {"state": "queued", "position": position, "why": why}
+                return 200, {"state": "queued", "position": position, "why": why, "until": self.until_at}
         if self.holder is not None and self.holder["token"] == token:
             state = "starting" if self.starting else self.holder_state
             return 200, {"state": state, "why": "room is being made" if self.starting else "it went down"}
@@ -131,6 +146,14 @@ class FakeServer:
 
     def delete(self, token: str) -> tuple[int, dict[str, Any]]:
         return 200, {"released": True} if self._drop(token, "released") else {"released": False, "reason": "unknown"}
+
+    def evict(self, target: str) -> tuple[int, dict[str, Any]]:
+        if target in self.refusals:
+            raise self.refusals[target]
+        if target not in self.residents:
+            return 200, {"evicted": False, "reason": "not_resident"}
+        self.residents.remove(target)
+        return 200, {"evicted": True}
 
     def force(self, target: str | None) -> tuple[int, dict[str, Any]]:
         if self.holder is None or target not in (None, self.holder["target"]):
@@ -208,10 +231,14 @@ class Handler(BaseHTTPRequestHandler):
                 return fake.look(token)
             case ("DELETE", "v1", "lease", token):
                 return fake.delete(token)
+            case ("POST", "v1", "targets", target, "evict"):
+                return fake.evict(target)
             case ("POST", "release"):
                 return fake.force(body.get("target"))
             case ("GET", *_) if path in fake.documents:
                 document = fake.documents[path]
+                fake.served.append(path)
+                fake.changed.notify_all()
                 if isinstance(document, Problem):
                     raise document
                 return 200, document
@@ -231,9 +258,16 @@ class Handler(BaseHTTPRequestHandler):
         for seq, event in events or ():
             self.wfile.write(f": a heartbeat\nid: {seq}\nevent: fact\ndata: {json.dumps(event)}\n\n".encode())
         self.wfile.flush()
-        if events is None:
+        sent = 0
+        over = events is not None
+        while not over:
             with fake.changed:
-                fake.changed.wait_for(lambda: fake.cut, 20)
+                while not fake.cut and len(fake.happened) == sent:
+                    fake.changed.wait(20)
+                fresh, sent, over = fake.happened[sent:], len(fake.happened), fake.cut
+            for seq, event in fresh:
+                self.wfile.write(f"id: {seq}\ndata: {json.dumps(event)}\n\n".encode())
+            self.wfile.flush()
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)

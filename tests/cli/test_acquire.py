@@ -83,7 +83,7 @@ def test_a_busy_gpu_that_is_not_waited_for_is_refused_with_3(fake: FakeServer, r
     assert (status, out) == (3, "")
     assert err == (
         "busy: comfyui holds the GPU (owner ann), until 2001-01-02 03:09:05 unless renewed\n"
-        "hint: wait with --wait 10m, or see the queue with: gpu-supervisor status\n"
+        "hint: wait with --wait 10m, or see the queue with: gpu-supervisor queue\n"
     )
     assert fake.asked[0]["queue"] is False
     assert fake.queue == []
@@ -146,13 +146,13 @@ def test_a_server_that_goes_away_while_we_queue_is_waited_for(fake: FakeServer, 
             Problem(404, "target_unknown", "no container is labelled gpu.target=comfy; did you mean comfyui?"),
             1,
             "error: no container is labelled gpu.target=comfy; did you mean comfyui?\n"
-            "hint:  see what there is with: gpu-supervisor status\n",
+            "hint:  see what there is with: gpu-supervisor targets\n",
             id="no such target",
         ),
         pytest.param(
             Problem(503, "queue_full", "20000 tickets wait already", retryable=True),
             3,
-            "busy: 20000 tickets wait already\nhint: see the queue with: gpu-supervisor status\n",
+            "busy: 20000 tickets wait already\nhint: see the queue with: gpu-supervisor queue\n",
             id="a full queue may have room later",
         ),
         pytest.param(
@@ -199,13 +199,17 @@ def test_an_interrupted_start_is_given_back_at_once(fake: FakeServer, spawn):
         pytest.param(["acquire", "x", "--ttl", "soon"], '--ttl: "soon" is not a duration', id="no duration"),
         pytest.param(["acquire", "x", "--wait", "-1"], '--wait: "-1" is not a duration', id="a negative wait"),
         pytest.param(["acquire", "x", "y"], "unexpected extra argument", id="two targets are no command"),
-        pytest.param(["acquire", "x", "--prio", "1"], "No such option", id="no such option"),
+        pytest.param(
+            ["acquire", "x", "--prio", "1"],
+            "error: no such option: --prio\nhint:  did you mean --priority?",
+            id="no such option",
+        ),
         pytest.param(["release"], "name the token of a lease, or --force", id="nothing to release"),
         pytest.param(["release", "t", "--force"], "name the token of a lease, or --force", id="both"),
         pytest.param(
             ["release", "--target", "x"], "name the token of a lease, or --force", id="a target without force"
         ),
-        pytest.param(["frobnicate"], "No such command", id="no such command"),
+        pytest.param(["frobnicate"], "error: no such command", id="no such command"),
     ],
 )
 def test_a_command_line_that_cannot_be_meant_is_refused_with_2(fake: FakeServer, run, arguments, message):
@@ -304,6 +308,18 @@ def test_a_job_that_is_done_ends_the_hold_with_0(fake: FakeServer, spawn):
     _, err = process.communicate(timeout=15)
 
     assert (process.returncode, err.splitlines()[-1]) == (0, "batch is done")
+
+
+def test_a_job_that_is_done_leaves_the_command_to_end_by_itself(fake: FakeServer, spawn, tmp_path):
+    fake.ttl_s = 0.3
+    wait = f"until [ -e {tmp_path}/done ]; do sleep 0.05; done; exit 6"
+    process = spawn(["acquire", "batch", "--", "sh", "-c", wait])
+    fake.until(lambda: fake.renewals >= 1)
+    fake.end("t-1", "target_completed")
+    until_line(process, "batch is done, and its lease has ended; the command goes on")
+    (tmp_path / "done").touch()
+
+    assert process.wait(10) == 6
 
 
 def test_a_job_that_was_over_at_once_is_not_held(fake: FakeServer, run):

@@ -414,9 +414,7 @@ def test_check_reads_compose_files_and_says_what_to_type_next(run, engine_url):
         status, out, _ = run("check", str(file))
 
         assert status == 0, out
-        assert out.splitlines()[-1] == (
-            f"next: docker compose -f {file} up --no-start && gpu-supervisor acquire {name}"
-        )
+        assert out.splitlines()[-1] == f"next: docker compose -f {file} create && gpu-supervisor acquire {name}"
 
 
 @pytest.mark.engine

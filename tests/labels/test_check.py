@@ -71,7 +71,7 @@ def test_a_good_file_gives_its_target_and_the_command_that_leases_it(write):
     assert [(spec.name, spec.project, spec.vram_mib, spec.valid) for spec in report.targets] == [
         ("comfyui", "stack", 8192, True)
     ]
-    assert report.next_command == f"docker compose -f {file} up --no-start && gpu-supervisor acquire comfyui"
+    assert report.next_command == f"docker compose -f {file} create && gpu-supervisor acquire comfyui"
 
 
 @pytest.mark.engine
@@ -81,7 +81,7 @@ def test_the_command_that_it_names_is_one_that_compose_takes(write):
     report = check_files([file], project="named")
 
     assert report.targets[0].project == "named"
-    create = report.next_command.split(" up --no-start ")[0]
+    create = report.next_command.split(" create ")[0]
     listed = subprocess.run(
         f"{create} config --services", shell=True, capture_output=True, text=True, timeout=30, check=True
     )
@@ -260,7 +260,7 @@ def test_files_of_one_folder_are_one_stack_and_the_later_overrides(write):
     report = check_files([base, override])
 
     assert [(spec.name, spec.vram_mib) for spec in report.targets] == [("comfyui", 4096)]
-    assert f"-f {base} -f {override} up" in report.next_command
+    assert f"-f {base} -f {override} create" in report.next_command
 
 
 @pytest.mark.engine

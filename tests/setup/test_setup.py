@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import own_bridge
+
 ROOT = Path(__file__).parents[2]
 # As text and not with ".": another user may not be able to read this folder.
 SETUP = "set -euo pipefail\n" + (ROOT / "examples" / "setup").read_text() + "\ntrap release_engine EXIT\n"
@@ -36,9 +38,11 @@ def own_dockerd() -> Iterator[dict[str, str]]:
     folder = Path(tempfile.mkdtemp(prefix="gs-"))
     (folder / "bin").mkdir()
     wrapper = folder / "bin" / "dockerd"
-    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("dockerd")} --bridge=none --iptables=false "$@"\n')
-    wrapper.chmod(0o755)
-    yield {"XDG_CACHE_HOME": str(folder), "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+    with own_bridge() as bridge:
+        flags = f"--bridge {bridge} --iptables=false --ip-forward=false --ip-masq=false"
+        wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("dockerd")} {flags} "$@"\n')
+        wrapper.chmod(0o755)
+        yield {"XDG_CACHE_HOME": str(folder), "PATH": f"{folder}/bin:{os.environ['PATH']}"}
     shutil.rmtree(folder)
 
 

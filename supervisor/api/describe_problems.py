@@ -1,0 +1,215 @@
+"""Every problem code for people: what to do about it, and an example. ``core.errors.CODES`` says status and retryable.
+
+Nothing in here decides: an operation says in ``describe`` which of these it can answer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from supervisor.core.errors import CODES
+from supervisor.core.model import Problem
+
+
+class ProblemDetails(Struct, frozen=True, kw_only=True):
+    """Why a request was not answered as it wished: RFC 9457, as ``application/problem+json``.
+
+    ``code`` and ``retryable`` are for programs, ``detail`` is for people. Which of the fields after them are there
+    depends on the code.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Annotated[str, Meta(extra_json_schema={"enum": list(CODES)})]
+    retryable: bool
+    field: str | UnsetType = UNSET
+    target: str | UnsetType | None = UNSET
+    targets: tuple[str, ...] | UnsetType = UNSET
+    holder: str | UnsetType | None = UNSET
+    owner: str | UnsetType = UNSET
+    expires_at: str | int | UnsetType | None = UNSET
+    queue_length: int | UnsetType = UNSET
+    queue_index: int | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    problems: tuple[Problem, ...] | UnsetType = UNSET
+    needed_mib: int | UnsetType = UNSET
+    largest_gpu_mib: int | UnsetType = UNSET
+    container: str | UnsetType | None = UNSET
+    logs_tail: str | UnsetType = UNSET
+
+
+class ProblemText(Struct, frozen=True):
+    """``advice``: what to do, for people. ``detail`` and ``context``: an example of its sentence and its fields."""
+
+    advice: str
+    detail: str
+    context: dict[str, Any] = {}
+
+
+#: Codes that no described operation answers: another path, another method, and what API tokens will answer.
+BESIDE_OPERATIONS: dict[str, Literal["no path", "no method", "not yet"]] = {
+    "not_found": "no path",
+    "method_not_allowed": "no method",
+    "unauthorized": "not yet",
+}
+
+_BUSY = {"holder": "comfyui", "owner": "bob", "queue_length": 1, "expires_at": "2026-11-21T10:05:00.000Z"}
+
+PROBLEMS: dict[str, ProblemText] = {
+    "bad_request": ProblemText(
+        "Mend what `detail` says; `field` is the place in the body or query. The same request is refused again.",
+        "ttl_seconds: Expected `int` >= 0",
+        {"field": "ttl_seconds"},
+    ),
+    "unauthorized": ProblemText(
+        "Reserved for API tokens, which do not exist yet.",
+        "an API token is needed",
+    ),
+    "forbidden": ProblemText(
+        "Ask under a name of this server (`--allowed-hosts` adds names), and not from a web page of another site.",
+        "this Host is not one of this server's names; --allowed-hosts adds names that it is known by",
+    ),
+    "lease_unknown": ProblemText(
+        "Ask for a new lease: this token stands for nothing any more. `reason` says how it ended, where that is "
+        "remembered.",
+        "no lease or ticket has this token: it has ended, or never was",
+        {"reason": "expired"},
+    ),
+    "target_unknown": ProblemText(
+        "Check the name, or create its containers first: `docker compose create`.",
+        "no container is labelled gpu.target=comfy; did you mean comfyui?",
+        {"target": "comfy"},
+    ),
+    "not_found": ProblemText(
+        "Check the path. A token or a name in it must not hold a slash.", "there is nothing at this path"
+    ),
+    "method_not_allowed": ProblemText("Use a method of the header `Allow`.", "this path takes GET, HEAD"),
+    "request_timeout": ProblemText(
+        "Send the whole request at once: its headers within 10 s, its body within 30 s.",
+        "the headers of the request took too long",
+    ),
+    "gpu_busy": ProblemText(
+        "Wait in the queue: `wait_seconds` stays on the line, `queue` (or a `priority` on `/acquire`) gives a ticket. "
+        "Or try again after `Retry-After`.",
+        "comfyui holds the GPU (owner bob)",
+        _BUSY,
+    ),
+    "lease_mismatch": ProblemText(
+        "The token is no lease and no ticket of this server: ask without one.",
+        "no lease or ticket has this token",
+    ),
+    "lease_ended": ProblemText(
+        "Ask for a new lease, with a new Idempotency-Key. `reason` says how this one ended.",
+        "this lease has ended (released); ask for a new one",
+        {"reason": "released"},
+    ),
+    "target_absent": ProblemText(
+        "Create its containers again: `detail` has the command.",
+        "comfyui has no containers; create them with: docker compose -p comfyui create",
+    ),
+    "target_leased": ProblemText(
+        "Release its lease first: what is leased is not evicted.", "comfyui is leased: release its lease first"
+    ),
+    "target_mismatch": ProblemText(
+        "A token belongs to one target: ask for the other one without it.",
+        "this token belongs to comfyui, not to ollama",
+    ),
+    "ticket_expired": ProblemText(
+        "Ask for a new ticket, and claim it while its window is open, or stay on the line with `wait_seconds`.",
+        "its turn came and was not claimed in time; ask for a new ticket",
+    ),
+    "idempotency_conflict": ProblemText(
+        "Use a new Idempotency-Key for another request.",
+        "this Idempotency-Key was used with another request; use a new key",
+    ),
+    "body_too_large": ProblemText("Send less: no request needs more.", "a body has at most 65536 bytes"),
+    "unsupported_media_type": ProblemText(
+        "Send the body as JSON, uncompressed, with `Content-Type: application/json`.",
+        "a body needs the header Content-Type: application/json",
+    ),
+    "target_invalid": ProblemText(
+        "Mend its labels (`problems`), and create its containers anew. `gpu-supervisor check` shows them too.",
+        "the labels of comfyui must be mended: no container of comfyui is the master",
+        {
+            "problems": [
+                {
+                    "code": "no_master",
+                    "message": "no container of comfyui is the master",
+                    "hint": 'put gpu.healthcheck-master: "true" on one of them',
+                    "severity": "error",
+                    "target": "comfyui",
+                    "container": None,
+                    "service": None,
+                    "label": "gpu.healthcheck-master",
+                    "value": None,
+                }
+            ]
+        },
+    ),
+    "headers_too_large": ProblemText("Send fewer or shorter headers.", "a request's headers have at most 32768 bytes"),
+    "internal_error": ProblemText(
+        "The supervisor failed: its log says why. Try again, and report it.",
+        "the supervisor failed to answer this; its log says why",
+    ),
+    "target_unhealthy": ProblemText(
+        "Read `logs_tail` and the log of `container`; the lease is given back and the target stopped.",
+        "comfyui did not start: comfyui-web-1 is unhealthy",
+        {"target": "comfyui", "container": "comfyui-web-1", "logs_tail": "CUDA error: out of memory"},
+    ),
+    "target_failed": ProblemText(
+        "Read `logs_tail` and the log of `container`; the lease is given back and the target stopped.",
+        "comfyui did not start: comfyui-web-1 exited with 1",
+        {"target": "comfyui", "container": "comfyui-web-1", "logs_tail": "no such file: model.safetensors"},
+    ),
+    "engine_unavailable": ProblemText(
+        "Try again after `Retry-After`: the container engine is away or restarts. `/readyz` says since when.",
+        "not in sync with the container engine (connection refused): nothing is granted",
+    ),
+    "gpu_dirty": ProblemText(
+        "Find what still uses the GPU (`nvidia-smi`) and end it; the GPU opens by itself when its memory is back.",
+        "the memory of GPU GPU-4f1c did not come back 30 s after everything on it was stopped; "
+        "it opens by itself when it does",
+    ),
+    "gpu_unavailable": ProblemText(
+        "Look at the driver (`nvidia-smi`), or try without a GPU: `serve --gpus sim:1x24576`.",
+        "no GPU is known; to try it without one: serve --gpus sim:1x24576",
+    ),
+    "insufficient_vram": ProblemText(
+        "Lower `gpu.vram-mib` if it is too high: it fits on no GPU, and waiting does not help.",
+        "32768 MiB are declared, and the largest GPU has 24576 MiB; lower gpu.vram-mib if it is too high",
+        {"needed_mib": 32_768, "largest_gpu_mib": 24_576},
+    ),
+    "overloaded": ProblemText("Close connections, and try again.", "too many connections are open"),
+    "queue_full": ProblemText(
+        "Try again later; the setting `queue_max` bounds the queue.",
+        "20000 tickets wait already, which is the configured limit",
+    ),
+    "scheduler_timeout": ProblemText(
+        "Ask again, with a longer `wait_seconds`, or with `queue` for a ticket that outlives the wait.",
+        "the wait ran out: comfyui holds the GPU (owner bob); place 1 in the queue",
+        {**_BUSY, "queue_index": 0},
+    ),
+    "shutting_down": ProblemText(
+        "Try again when it is back: leases and places in the queue survive.",
+        "the supervisor is shutting down; try again when it is back",
+    ),
+    "storage_full": ProblemText(
+        "Free some space on the disk of the data directory; it recovers by itself. Releases and renewals go on.",
+        "the disk of the data directory is full: free some space, grants resume by then",
+    ),
+    "journal_damaged": ProblemText(
+        "See the damage with `gpu-supervisor journal verify`, and mend it with `gpu-supervisor journal salvage`.",
+        "the journal is damaged, so nothing is granted: segment 3, byte 8192; "
+        "see it with: gpu-supervisor journal verify",
+    ),
+    "target_timeout": ProblemText(
+        "Read `logs_tail`, or wait longer (`ready_timeout_seconds`, `wait_s`); the lease is given back.",
+        "comfyui was not ready in 900 s",
+        {"target": "comfyui", "logs_tail": "loading weights: 40 %"},
+    ),
+}
+assert PROBLEMS.keys() == CODES.keys(), f"codes described and not: {PROBLEMS.keys() ^ CODES.keys()}"

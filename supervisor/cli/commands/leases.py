@@ -1,0 +1,166 @@
+"""``acquire``, ``renew``, ``release`` and ``evict``: what changes who has the GPU."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+from typing import Annotated
+
+import typer
+
+from supervisor.cli.errors import BUSY, FAILED, LOST, OK, UNREACHABLE, USAGE, Usage
+from supervisor.cli.options import AsJson, Token, epilog, seconds, target_names
+
+
+def acquire(
+    context: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="Which stack. None with --bare.", metavar="TARGET", show_default=False, autocompletion=target_names
+        ),
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option(help="Who asks, for the others. [USER@HOST]", metavar="NAME", show_default=False)
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(
+            help="Higher goes first. [the target's label]", metavar="NUMBER", show_default=False, min=-1000, max=1000
+        ),
+    ] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(help="How long the lease outlives its owner. [60s; 5m with --detach]", metavar="TIME"),
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(help="How long to wait for the turn; 0 not at all. [as long as it takes]", metavar="TIME"),
+    ] = None,
+    no_wait_ready: Annotated[bool, typer.Option("--no-wait-ready", help="Do not wait until it is healthy.")] = False,
+    ready_timeout: Annotated[str, typer.Option(help="When to give up waiting for that.", metavar="TIME")] = "15m",
+    bare: Annotated[bool, typer.Option("--bare", help="The GPU alone: for a process outside Docker.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the token and leave the lease to you.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would happen: who is ahead, what would be evicted.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="The lease (with --detach: and its token) as one line on stdout, progress as lines on stderr.",
+        ),
+    ] = False,
+) -> None:
+    """Lease the GPU for a target, and hold it.
+
+    Waits for the turn, makes room, starts the target, and waits until it is healthy. Holds until Ctrl-C or, with
+    -- COMMAND, until the command ends, whose exit status is passed on. The lease is renewed while it is held; if it is
+    lost, the command is ended.
+    """
+    from supervisor.cli.acquire import acquire as hold  # noqa: PLC0415
+    from supervisor.cli.borrower import Wish  # noqa: PLC0415
+    from supervisor.cli.forecast import show_forecast  # noqa: PLC0415
+
+    command: list[str] = context.obj or []
+    if bare == (target is not None):
+        raise Usage(
+            "name a target, or say --bare, and not both", "gpu-supervisor acquire TARGET [-- COMMAND]; see: targets"
+        )
+    if detach and command:
+        raise Usage("--detach leaves at once, so it cannot hold the lease for a command", "leave one of them out")
+    wish = Wish(
+        target=target,
+        owner=_whoami() if owner is None else owner,
+        priority=priority,
+        ttl_s=seconds("--ttl", ttl or ("5m" if detach else "60s")),
+        wait_s=None if wait is None else seconds("--wait", wait),
+        wait_ready=not no_wait_ready,
+        ready_timeout_s=seconds("--ready-timeout", ready_timeout),
+    )
+    if dry_run:
+        raise typer.Exit(show_forecast(wish, as_json=as_json))
+    raise typer.Exit(hold(wish, command, detach=detach, as_json=as_json))
+
+
+def _whoami() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in many containers
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"
+
+
+def renew(token: Annotated[str, Token], as_json: AsJson = False) -> None:
+    """Give a lease that --detach left its whole time again.
+
+    A lease that is not renewed within its TTL ends.
+    """
+    from supervisor.cli.release import renew_token, token_of  # noqa: PLC0415
+
+    renew_token(token_of(token), as_json=as_json)
+
+
+def release(
+    token: Annotated[str | None, Token] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="With --force: whose lease.", metavar="TARGET", autocompletion=target_names),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="End somebody else's lease.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a lease back, or cancel a place in the queue."""
+    from supervisor.cli.release import force_release, release_token, token_of  # noqa: PLC0415
+
+    if force and token is None:
+        force_release(target, as_json=as_json)
+    elif token is not None and not force and target is None:
+        release_token(token_of(token), as_json=as_json)
+    else:
+        raise Usage("name the token of a lease, or --force", "gpu-supervisor release TOKEN, or --target NAME --force")
+
+
+def evict(
+    target: Annotated[
+        str, typer.Argument(help="A target that runs without a lease.", metavar="TARGET", autocompletion=target_names)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Stop a resident target now.
+
+    A target stays resident (warm) when its lease has ended, until something else needs the room.
+    """
+    from supervisor.cli.targets import evict as stop  # noqa: PLC0415
+
+    stop(target, as_json=as_json)
+
+
+def register(app: typer.Typer) -> None:
+    usual = (OK, FAILED, BUSY, UNREACHABLE)
+    app.command(
+        epilog=epilog(
+            "gpu-supervisor acquire comfyui",
+            "gpu-supervisor acquire llm --wait 10m -- docker compose up",
+            "gpu-supervisor acquire llm --dry-run",
+            "gpu-supervisor acquire --bare -- python3 train.py",
+            "token=$(gpu-supervisor acquire llm --detach --ttl 30m)",
+            statuses=(OK, FAILED, USAGE, BUSY, UNREACHABLE, LOST),
+            more="With -- COMMAND: the command's own status; 128 and the signal's number where a signal ended it, or "
+            "ended the wait; 126 or 127 where it cannot be run. With --dry-run: 0 it would be granted now, 3 later, 1 "
+            "never.",
+        )
+    )(acquire)
+    app.command(
+        epilog=epilog('gpu-supervisor renew "$token"', 'echo "$token" | gpu-supervisor renew - --json', statuses=usual)
+    )(renew)
+    app.command(
+        epilog=epilog(
+            'gpu-supervisor release "$token"',
+            'echo "$token" | gpu-supervisor release -',
+            "gpu-supervisor release --target comfyui --force",
+            statuses=usual,
+        )
+    )(release)
+    app.command(epilog=epilog("gpu-supervisor evict comfyui", statuses=usual))(evict)

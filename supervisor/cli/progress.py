@@ -1,0 +1,167 @@
+"""What ``acquire`` says while it works, always on stderr: for a terminal, for a pipe, or for a program.
+
+A line that was said stays. What is waited for is a state: on a terminal one line that is rewritten in place, in a
+pipe a line each time something about it has changed, for a program a JSON object on a line.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from supervisor.api.shapes import Ahead
+from supervisor.cli.output import clean, clock_time, say
+
+#: How often the line on a terminal is drawn again: its seconds count.
+DRAWN_PER_S = 2
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """What is waited for. ``line`` says it without times; ``until`` is when it changes at the latest (RFC 3339)."""
+
+    line: str
+    until: str | None = None
+    state: str = ""
+    position: int | None = None
+    why: str = ""
+    ahead: tuple[Ahead, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        if not self.until:
+            return self.line
+        # Whoever has the GPU may renew; a start that takes longer has failed.
+        how = "at the latest" if self.state in ("starting", "claimable") else "unless renewed"
+        return f"{self.line}, until {clock_time(self.until)} {how}"
+
+
+class Progress(Protocol):
+    """Used as a context around what may take long; behind it the terminal is as it was."""
+
+    def say(self, text: str) -> None: ...
+    def waiting(self, now: Waiting) -> None: ...
+    def settled(self) -> None:
+        """There is nothing to wait for any more."""
+
+    def granted(self, text: str, lease: dict[str, Any]) -> None: ...
+    def __enter__(self) -> Progress: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+def progress(*, as_json: bool) -> Progress:
+    if as_json:
+        return Records()
+    console = Console(stderr=True, highlight=False)
+    return Screen(console) if sys.stderr.isatty() and not console.is_dumb_terminal else Lines()
+
+
+class Lines:
+    """For a pipe: nothing is said twice."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def waiting(self, now: Waiting) -> None:
+        # Not ``until``: it moves with each renewal of somebody else's lease, and that is no news.
+        if now.line != self._said:
+            say(now.shown)
+        self._said = now.line
+
+    def settled(self) -> None:
+        self._said = ""
+
+    def granted(self, text: str, lease: dict[str, Any]) -> None:  # noqa: ARG002 - for programs
+        say(text)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Screen(Lines):
+    """For a terminal: one line, kept up to date by a thread of rich's, with how long it has been waited."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._now: Waiting | None = None
+        self._since = 0.0
+        self._live: Live | None = None
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(clean(text)), soft_wrap=True)
+
+    def waiting(self, now: Waiting) -> None:
+        if self._live is None:
+            self._since = time.monotonic()
+            self._now = now
+            self._live = Live(
+                console=self._console, get_renderable=self._line, refresh_per_second=DRAWN_PER_S, transient=True
+            )
+            self._live.start()
+        elif now != self._now:
+            self._now = now
+            self._live.refresh()
+
+    def settled(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def granted(self, text: str, lease: dict[str, Any]) -> None:  # noqa: ARG002 - for programs
+        self.say(text)
+
+    def __exit__(self, *_: object) -> None:
+        self.settled()
+
+    def _line(self) -> Text:
+        waited_s = int(time.monotonic() - self._since)
+        shown = clean(self._now.shown) if self._now is not None else ""
+        return Text.assemble(shown, " ", (f"({waited_s // 60}:{waited_s % 60:02d})", "cyan"))
+
+
+class Records:
+    """For a program: JSON lines on stderr; the lease itself, when it is granted, is the line on stdout."""
+
+    def __init__(self) -> None:
+        self._said: Waiting | None = None
+
+    def say(self, text: str) -> None:
+        _record({"event": "message", "message": text})
+
+    def waiting(self, now: Waiting) -> None:
+        if now != self._said:
+            _record({"event": "waiting", "message": now.line, **_fields(now)})
+        self._said = now
+
+    def settled(self) -> None:
+        self._said = None
+
+    def granted(self, text: str, lease: dict[str, Any]) -> None:  # noqa: ARG002 - for people
+        print(msgspec.json.encode(lease).decode(), flush=True)
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _fields(now: Waiting) -> dict[str, Any]:
+    return {"state": now.state, "position": now.position, "why": now.why, "until": now.until, "ahead": now.ahead}
+
+
+def _record(document: dict[str, Any]) -> None:
+    print(msgspec.json.encode(document).decode(), file=sys.stderr, flush=True)

@@ -1,0 +1,107 @@
+"""``gpu-supervisor targets`` and ``evict``: the stacks that are known, one of them in full, and stopping one."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from supervisor.api.shapes import ContainerView, EvictAnswer, TargetsView, TargetView
+from supervisor.cli.connection import ask_raw, decoded
+from supervisor.cli.output import Block, Grid, answer, needs, show
+from supervisor.cli.status import count, problem_line
+from supervisor.core.errors import SupervisorError
+
+
+def show_targets(*, as_json: bool) -> None:
+    """Print every target that is known, and the problems of all."""
+    server, body = ask_raw("GET", "/v1/targets")
+    if as_json:
+        print(body.decode())
+        return
+    known = decoded(server, body, TargetsView)
+    blocks: list[Block] = []
+    if known.targets:
+        columns = ("target", "state", "lease", "needs", "priority", "containers", "problems")
+        blocks.append(Grid("Targets", columns, [_row(target) for target in known.targets]))
+    for problem in [*(problem for target in known.targets for problem in target.problems), *known.problems]:
+        blocks.append(problem_line(problem))
+    if not known.targets:
+        blocks.append("no target yet: label a compose file with gpu.target, then docker compose create")
+    show(blocks)
+
+
+def _row(target: TargetView) -> tuple[object, ...]:
+    running = sum(container.status == "running" for container in target.containers)
+    return (
+        target.name,
+        target.state,
+        target.lease,
+        needs(target.vram_mib),
+        target.priority,
+        f"{running} of {len(target.containers)} running" if target.containers else "",
+        count(target.problems),
+    )
+
+
+def show_target(name: str, *, as_json: bool) -> None:
+    """Print one target: its containers, its problems, and what to type next.
+
+    Raises:
+        Refused: there is no such target; the server says which it may be.
+    """
+    server, body = ask_raw("GET", f"/v1/targets/{quote(name, safe='')}")
+    if as_json:
+        print(body.decode())
+        return
+    show(target_blocks(decoded(server, body, TargetView)))
+
+
+def target_blocks(target: TargetView) -> list[Block]:
+    lease = f", lease {target.lease}" if target.lease else ""
+    project = f", Compose project {target.project}" if target.project else ""
+    blocks: list[Block] = [
+        f"{target.name} is {target.state}: needs {needs(target.vram_mib)}, priority {target.priority}{lease}{project}"
+    ]
+    if target.containers:
+        columns = ("container", "service", "status", "health", "needs", "restart", "notes")
+        blocks.append(Grid("Containers", columns, [_container_row(container) for container in target.containers]))
+    if target.endpoint is not None:
+        blocks.append(f"it answers at {target.endpoint.host}:{target.endpoint.port}")
+    blocks += [problem_line(problem) for problem in target.problems]
+    if target.create:
+        blocks.append(f"its containers are gone; create them with: {target.create}")
+    elif target.state in ("stopped", "resident"):
+        blocks.append(f"next: gpu-supervisor acquire {target.name}")
+    return blocks
+
+
+def _container_row(container: ContainerView) -> tuple[object, ...]:
+    exited = f" {container.exit_code}" if container.status == "exited" else ""
+    notes = [word for word, true in (("master", container.master), ("one-off", container.one_off)) if true]
+    return (
+        container.name,
+        container.service,
+        f"{container.status}{exited}",
+        container.health if container.health != "none" else "",
+        f"{container.vram_mib} MiB" if container.vram_mib is not None else "",
+        container.restart_policy,
+        ", ".join(notes),
+    )
+
+
+def evict(name: str, *, as_json: bool) -> None:
+    """Stop a resident target now.
+
+    Raises:
+        SupervisorError: it is leased, or nothing of it is resident.
+    """
+    server, body = ask_raw("POST", f"/v1/targets/{quote(name, safe='')}/evict")
+    done = decoded(server, body, EvictAnswer)
+    if not done.evicted:
+        raise SupervisorError(
+            f"{name} is not resident: there is nothing to stop",
+            f"see what it does with: gpu-supervisor targets {name}",
+        )
+    if as_json:
+        print(body.decode())
+    else:
+        answer(f"{name} is being stopped")

@@ -1,0 +1,142 @@
+"""The bare web server: Starlette function routes, msgspec in and out, uvloop and httptools, and nothing else.
+
+``POST /renew/{token}``      answers what a renewal answers.
+``POST /lease``              answers what a grant answers; ``/lease/{bytes}`` when so many bytes are synced to a file.
+``GET /same``                answers the bytes of a file.
+``POST /hold``               answers never: somebody on the line, until he hangs up.
+
+    python -m tests.benchmarks.floors.web --file FILE [--body FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from msgspec import Struct
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+ENCODER = msgspec.json.Encoder()
+#: As long as a segment of the journal, and as full of zeros: a sync into it allocates nothing.
+FILE_BYTES = 4 << 20
+
+
+class Renewed(Struct):
+    token: str
+    expires_at: str
+    ttl_seconds: int
+
+
+class Asked(Struct):
+    owner: str = "anonymous"
+    target: str | None = None
+    ttl_seconds: int = 300
+
+
+class Granted(Struct):
+    token: str
+    id: str
+    fence: int
+    target: str | None
+    consumer: str | None
+    owner: str
+    state: str
+    granted_at: str
+    expires_at: str
+    ttl_seconds: int
+    gpus: tuple[str, ...]
+    vram_mib: int | None
+
+
+def _in(seconds: int) -> str:
+    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    return now.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+class Floor:
+    """The routes. ``file`` is what syncs go to: one write and one ``fdatasync`` per request, in the loop."""
+
+    def __init__(self, file: Path, body: bytes) -> None:
+        self._body = body
+        self._file = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        os.pwrite(self._file, bytes(FILE_BYTES), 0)
+        os.fsync(self._file)
+        self._at = 0
+
+    async def renew(self, request: Request) -> Response:
+        await request.body()
+        return _json(Renewed(request.path_params["token"], _in(300), 300))
+
+    async def lease(self, request: Request) -> Response:
+        raw = await request.body()
+        asked = msgspec.json.decode(raw, type=Asked) if raw else Asked()
+        if "bytes" in request.path_params:
+            self._sync(request.path_params["bytes"])
+        token = "gs_floor0000000000000000000000000000000000000000"
+        return _json(
+            Granted(
+                *(token, "1f2e3d4c5b6a7988", 7, asked.target, asked.target, asked.owner, "ready"),
+                *(_in(0), _in(asked.ttl_seconds), asked.ttl_seconds, ("SIM-0",), None),
+            )
+        )
+
+    async def same(self, _request: Request) -> Response:
+        return Response(self._body, media_type="application/json")
+
+    async def hold(self, request: Request) -> Response:
+        while not await request.is_disconnected():
+            await request.receive()
+        return Response()
+
+    def _sync(self, count: int) -> None:
+        if self._at + count > FILE_BYTES:
+            self._at = 0
+        os.pwrite(self._file, b"x" * count, self._at)
+        os.fdatasync(self._file)
+        self._at += count
+
+
+def _json(value: object) -> Response:
+    return Response(ENCODER.encode(value), media_type="application/json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--file", type=Path, required=True)
+    parser.add_argument("--body", type=Path)
+    options = parser.parse_args()
+    floor = Floor(options.file, options.body.read_bytes() if options.body else b"{}")
+    app = Starlette(
+        routes=[
+            Route("/renew/{token}", floor.renew, methods=["POST"]),
+            Route("/lease", floor.lease, methods=["POST"]),
+            Route("/lease/{bytes:int}", floor.lease, methods=["POST"]),
+            Route("/same", floor.same),
+            Route("/hold", floor.hold, methods=["POST"]),
+        ]
+    )
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    settings = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        backlog=4096,
+    )
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,491 @@
+"""``targets``, ``queue``, ``renew``, ``evict`` and the dry run; and what holds for every command there is."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+from typer.main import get_command
+
+from supervisor.api.shapes import Ahead, Events, ForecastAnswer, TargetsView
+from supervisor.cli.app import WrongCommandLine, app
+from supervisor.cli.errors import MEANINGS
+from supervisor.core.model import Endpoint, Problem
+from supervisor.settings import SETTINGS
+from tests.cli.fake import FakeServer
+from tests.cli.fake import Problem as Answer
+from tests.cli.test_reading import NO_MASTER, STATUS, document, view
+
+CONTAINER = {
+    "id": "c1",
+    "name": "comfyui-web-1",
+    "service": "web",
+    "master": True,
+    "one_off": False,
+    "status": "running",
+    "health": "healthy",
+    "exit_code": 0,
+    "vram_mib": 8_192,
+    "restart_policy": "no",
+    "endpoint": None,
+}
+INIT = {**CONTAINER, "name": "comfyui-init-1", "service": "init", "master": False, "status": "exited", "exit_code": 3}
+INIT |= {"health": "none", "vram_mib": None, "one_off": True}
+COMFYUI = view("comfyui", state="ready", lease="l_abc", priority=5, containers=(CONTAINER, INIT))
+
+
+# ---- targets
+
+
+def test_targets_are_a_table_with_what_is_wrong_below_it(fake: FakeServer, run):
+    stray = Problem("bad_target_name", "container x: bad name", severity="warning")
+    whisper = view("whisper", state="invalid", vram_mib=None, problems=(NO_MASTER,))
+    fake.documents["/v1/targets"] = document(TargetsView((COMFYUI, whisper), (stray,)))
+
+    assert run("targets") == (
+        0,
+        """\
+Targets:
+  target   state    lease  needs          priority  containers      problems
+  comfyui  ready    l_abc  8192 MiB       5         1 of 2 running  -
+  whisper  invalid  -      the whole GPU  0         -               1 error
+error: no container of whisper is the master; label one of them
+warning: container x: bad name
+""",
+        "",
+    )
+
+
+def test_without_any_target_the_next_step_is_said(fake: FakeServer, run):
+    fake.documents["/v1/targets"] = document(TargetsView((), ()))
+
+    assert run("targets") == (
+        0,
+        "no target yet: label a compose file with gpu.target, then docker compose create\n",
+        "",
+    )
+
+
+def test_one_target_is_shown_with_its_containers(fake: FakeServer, run):
+    fake.documents["/v1/targets/comfyui"] = document(
+        msgspec.structs.replace(COMFYUI, endpoint=Endpoint("127.0.0.1", 8188))
+    )
+
+    assert run("targets", "comfyui") == (
+        0,
+        """\
+comfyui is ready: needs 8192 MiB, priority 5, lease l_abc, Compose project comfyui
+Containers:
+  container       service  status    health   needs     restart  notes
+  comfyui-web-1   web      running   healthy  8192 MiB  no       master
+  comfyui-init-1  init     exited 3  -        -         no       one-off
+it answers at 127.0.0.1:8188
+""",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "last"),
+    [
+        pytest.param(
+            {"state": "absent", "create": "docker compose -p comfyui -f /srv/c.yml create"},
+            "its containers are gone; create them with: docker compose -p comfyui -f /srv/c.yml create",
+            id="an absent one with what to type",
+        ),
+        pytest.param({"state": "stopped"}, "next: gpu-supervisor acquire comfyui", id="one that can be leased"),
+        pytest.param(
+            {"state": "invalid", "problems": (NO_MASTER,)},
+            "error: no container of whisper is the master; label one of them",
+            id="one that must be mended first",
+        ),
+    ],
+)
+def test_one_target_ends_with_what_to_do_about_it(fake: FakeServer, run, fields, last):
+    fake.documents["/v1/targets/comfyui"] = document(view("comfyui", **fields))
+
+    assert run("targets", "comfyui")[1].splitlines()[-1] == last
+
+
+def test_an_unknown_target_is_an_error_with_the_nearest_name(fake: FakeServer, run):
+    fake.documents["/v1/targets/comfy"] = Answer(
+        404, "target_unknown", "no container is labelled gpu.target=comfy; did you mean comfyui?"
+    )
+
+    assert run("targets", "comfy") == (
+        1,
+        "",
+        "error: no container is labelled gpu.target=comfy; did you mean comfyui?\n"
+        "hint:  see what there is with: gpu-supervisor targets\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        pytest.param(["why", "comfyui-wbe-1"], "hint:  did you mean comfyui-web-1?\n", id="a container"),
+        pytest.param(["why", "comfyiu"], "hint:  did you mean comfyui?\n", id="a target that was stopped"),
+        pytest.param(["why", "else"], "hint:  see what there is with: gpu-supervisor targets\n", id="nothing alike"),
+        pytest.param(["release", "--force", "--target", "comfyiu"], "hint:  did you mean comfyui?\n", id="a lease"),
+        pytest.param(
+            ["audit", "--target", "comfyiu"],
+            "nothing was decided about comfyiu; did you mean comfyui?\n",
+            id="a target in the audit",
+        ),
+        pytest.param(["audit", "--target", "comfyui"], "nothing was decided about comfyui\n", id="one that there is"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest_one_that_there_is(fake: FakeServer, run, line, said):
+    fake.documents["/v1/targets"] = document(TargetsView((COMFYUI,), ()))
+    fake.documents["/v1/events"] = document(Events((), 7))
+    fake.documents[f"/v1/why/{line[1]}"] = Answer(404, "target_unknown", "nothing is known by this name")
+
+    _, out, err = run(*line)
+
+    assert out == ""
+    assert err.endswith(said)
+
+
+# ---- queue, renew, evict
+
+
+def test_the_queue_is_shown_behind_whoever_has_the_gpu(fake: FakeServer, run):
+    waiting = msgspec.structs.replace(STATUS.queue[0], until="2001-01-02T03:09:05.000Z")
+    fake.documents["/v1/status"] = document(msgspec.structs.replace(STATUS, queue=(waiting,)))
+
+    assert run("queue") == (
+        0,
+        "comfyui holds the GPU (owner ann), until 2001-01-02 03:09:05 unless renewed\n"
+        "Queue:\n"
+        "  place  target  owner        priority  since                until                waits because\n"
+        "  1      (bare)  bob\\x1b[31m  5         2001-01-02 03:05:05  2001-01-02 03:09:05  "
+        "comfyui holds the GPU (owner ann)\n",
+        "",
+    )
+
+
+def test_an_empty_queue_is_said(fake: FakeServer, run):
+    fake.documents["/v1/status"] = document(msgspec.structs.replace(STATUS, leases=(), queue=()))
+
+    assert run("queue") == (0, "nobody waits\n", "")
+
+
+def test_a_detached_lease_is_renewed_by_its_token_from_stdin_too(fake: FakeServer, run, monkeypatch):
+    run("acquire", "comfyui", "--detach")
+    said = "renewed until 2001-01-02 03:09:05, 60 s from now\n"
+
+    assert run("renew", "t-1") == (0, said, "")
+    monkeypatch.setattr("sys.stdin", io.StringIO("t-1\n"))
+    assert run("renew", "-") == (0, said, "")
+    assert fake.renewals == 2
+
+
+def test_a_lease_that_has_ended_cannot_be_renewed(fake: FakeServer, run):
+    status, out, err = run("renew", "t-gone")
+
+    assert (status, out) == (1, "")
+    assert err.startswith("error: this lease has ended (unknown)\n")
+    assert "t-gone" not in err
+
+
+def test_no_token_on_stdin_is_a_wrong_command_line(fake: FakeServer, run, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+
+    assert run("renew", "-")[0] == 2
+
+
+def test_a_resident_target_is_evicted_and_one_that_is_not_is_an_error(fake: FakeServer, run):
+    fake.residents = {"comfyui"}
+    fake.refusals["ollama"] = Answer(409, "target_leased", "ollama is leased: release its lease first")
+
+    assert run("evict", "comfyui") == (0, "comfyui is being stopped\n", "")
+    assert run("evict", "comfyui") == (
+        1,
+        "",
+        "error: comfyui is not resident: there is nothing to stop\n"
+        "hint:  see what it does with: gpu-supervisor targets comfyui\n",
+    )
+    assert run("evict", "ollama")[0] == 1
+
+
+# ---- a dry run
+
+GRANT = ForecastAnswer(
+    would="grant",
+    why="the GPU is free; ollama would be started, and comfyui stopped for it",
+    code=None,
+    retryable=False,
+    target="ollama",
+    consumer="ollama",
+    owner="ann",
+    priority=0,
+    gpus=("SIM-0",),
+    vram_mib=12_000,
+    evicts=("comfyui",),
+    start="cold",
+    position=None,
+    ahead=(),
+    until=None,
+    problems=(),
+)
+WAIT = msgspec.structs.replace(
+    GRANT,
+    would="wait",
+    why="comfyui holds the GPU (owner bob); it would get place 2 in the queue",
+    code="gpu_busy",
+    retryable=True,
+    evicts=(),
+    position=1,
+    ahead=(Ahead("l_1", "comfyui", "bob", 3, "ready"), Ahead("l_2", None, "eve", 9, "queued")),
+    until="2001-01-02T03:09:05.000Z",
+)
+REFUSE = msgspec.structs.replace(
+    GRANT, would="refuse", why="the labels of ollama must be mended", code="target_invalid", problems=(NO_MASTER,)
+)
+
+
+@pytest.mark.parametrize(
+    ("forecast", "arguments", "status", "out"),
+    [
+        pytest.param(
+            GRANT,
+            (),
+            0,
+            "ollama would be granted now: the GPU is free; ollama would be started, and comfyui stopped for it\n"
+            "  gets     12000 MiB on SIM-0\n"
+            "  start    cold: it would be started\n"
+            "  evicts   comfyui\n",
+            id="granted",
+        ),
+        pytest.param(
+            WAIT,
+            (),
+            3,
+            "ollama would have to wait: comfyui holds the GPU (owner bob); it would get place 2 in the queue\n"
+            "  place    2\n"
+            "  ahead    comfyui of bob: ready, priority 3\n"
+            "  ahead    (bare) of eve: queued, priority 9\n"
+            "  until    2001-01-02 03:09:05 unless renewed\n",
+            id="queued",
+        ),
+        pytest.param(
+            WAIT,
+            ("--wait", "0"),
+            3,
+            "ollama would be refused (gpu_busy): comfyui holds the GPU (owner bob); "
+            "it would get place 2 in the queue\n"
+            "  place    2\n"
+            "  ahead    comfyui of bob: ready, priority 3\n"
+            "  ahead    (bare) of eve: queued, priority 9\n"
+            "  until    2001-01-02 03:09:05 unless renewed\n",
+            id="refused where it does not wait",
+        ),
+        pytest.param(
+            REFUSE,
+            (),
+            1,
+            "ollama would be refused (target_invalid): the labels of ollama must be mended\n"
+            "error: no container of whisper is the master; label one of them\n",
+            id="refused for good",
+        ),
+        pytest.param(
+            msgspec.structs.replace(REFUSE, retryable=True, problems=(), code="storage_full", why="the disk is full"),
+            (),
+            3,
+            "ollama would be refused (storage_full): the disk is full; the same may succeed later\n",
+            id="refused for now",
+        ),
+    ],
+)
+def test_a_dry_run_says_what_would_happen_and_does_nothing(
+    fake: FakeServer, run, tmp_path, forecast, arguments, status, out
+):
+    fake.forecast = document(forecast)
+
+    assert run("acquire", "ollama", "--dry-run", *arguments, "--", "touch", str(tmp_path / "ran")) == (status, out, "")
+    assert (fake.holder, fake.queue, (tmp_path / "ran").exists()) == (None, [], False)
+    assert run("acquire", "ollama", "--dry-run", "--json") == (status, json.dumps(fake.forecast) + "\n", "")
+
+
+def test_a_dry_run_asks_for_what_was_typed(fake: FakeServer, run):
+    fake.forecast = document(GRANT)
+    run("acquire", "ollama", "--dry-run", "--owner", "ann", "--priority", "7")
+
+    assert fake.asked[0] | {"ttl_seconds": 0} == {
+        "target": "ollama",
+        "owner": "ann",
+        "priority": 7,
+        "ttl_seconds": 0,
+        "wait_ready": True,
+        "queue": True,
+        "dry_run": True,
+    }
+
+
+# ---- JSON
+
+
+def test_answers_to_a_program_are_the_servers(fake: FakeServer, run):
+    fake.documents["/v1/targets"] = document(TargetsView((COMFYUI,), ()))
+    fake.documents["/v1/targets/comfyui"] = document(COMFYUI)
+    fake.documents["/v1/status"] = document(STATUS)
+    fake.residents = {"comfyui"}
+
+    def answer(*arguments: str) -> Any:
+        status, out, err = run(*arguments, "--json")
+        assert (status, err, out.count("\n")) == (0, "", 1)
+        return json.loads(out)
+
+    assert answer("targets") == document(TargetsView((COMFYUI,), ()))
+    assert answer("targets", "comfyui") == document(COMFYUI)
+    assert answer("queue") == {"leases": document(STATUS.leases), "queue": document(STATUS.queue)}
+    assert answer("evict", "comfyui") == {"evicted": True}
+    lease = answer("acquire", "ollama", "--detach")
+    assert (lease["token"], lease["fence"], lease["target"]) == ("t-1", 7, "ollama")
+    assert answer("renew", "t-1")["ttl_seconds"] == 60
+    assert answer("release", "t-1") == {"released": True}
+    fake.take()
+    assert answer("release", "--force") == {"released": True}
+
+
+def test_a_program_that_holds_a_lease_gets_it_on_stdout_and_progress_on_stderr(fake: FakeServer, run, quick):
+    fake.take()
+    fake.until_at = "2001-01-02T03:09:05.000Z"
+    threading.Timer(0.3, fake.end, ("t-other", "released")).start()
+
+    status, out, err = run("acquire", "ollama", "--json", "--", "echo", "done")
+
+    lease, said = out.splitlines()
+    records = [json.loads(line) for line in err.splitlines()]
+    assert (status, said) == (0, "done")
+    assert json.loads(lease)["fence"] == 7
+    assert "t-1" not in lease + err, "we renew and release, so nobody else needs the token"
+    assert [record["event"] for record in records] == ["waiting"]
+    assert (records[0]["position"], records[0]["until"]) == (0, fake.until_at)
+    assert "comfyui holds the GPU (owner ann)" in records[0]["why"]
+
+
+def test_an_error_for_a_program_is_json_with_its_exit_status(fake: FakeServer, run):
+    fake.take()
+
+    status, out, err = run("acquire", "ollama", "--wait", "0", "--json")
+
+    error = json.loads(err)
+    assert (status, out) == (3, "")
+    assert (error["event"], error["code"], error["retryable"], error["exit_status"]) == ("error", "gpu_busy", True, 3)
+    assert error["message"] == "comfyui holds the GPU (owner ann)"
+    assert "queue" in error["hint"]
+    assert error["context"]["expires_at"] == "2001-01-02T03:09:05.000Z"
+    assert json.loads(run("statsu", "--json")[2])["code"] == "usage"
+
+
+# ---- what holds for every command
+
+
+def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that can be typed, with its path: the groups too."""
+    command = command or get_command(app)
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
+
+
+ALL = dict(commands())
+LEAVES = {path: command for path, command in ALL.items() if not hasattr(command, "commands")}
+
+
+def test_the_commands_are_those_that_are_promised():
+    assert {path[0] for path in LEAVES} == {
+        *("serve", "status", "targets", "acquire", "renew", "release", "queue", "evict"),
+        *("audit", "why", "check", "journal", "config", "completion"),
+    }
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "root")
+def test_help_has_examples_that_are_command_lines_of_that_command(run, path):
+    status, out, _ = run(*path, "--help")
+
+    examples = [line.strip() for line in out.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()]
+    assert (status, bool(examples)) == (0, True)
+    for example in examples:
+        line = example.partition("gpu-supervisor ")[2].partition(" |")[0].partition(" >")[0].rstrip(")")
+        words = shlex.split(line.partition(" -- ")[0])
+        assert tuple(words[: len(path)]) == path, example
+        read_line(words)
+
+
+def read_line(words: list[str]) -> None:
+    """Read a command line without running it. Raises what is wrong with it."""
+    command: Any = get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context("gpu-supervisor", words)
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_option_and_argument_is_explained(path):
+    for parameter in LEAVES[path].params:
+        assert parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path not in (("serve",), ("completion",))], ids=" ".join)
+def test_every_command_that_answers_does_so_in_json_too(path):
+    assert any("--json" in parameter.opts for parameter in LEAVES[path].params)
+
+
+@pytest.mark.parametrize("path", [("serve",), ("config", "show")], ids=" ".join)
+def test_every_setting_is_an_option_where_settings_are_read(path):
+    options = {option for parameter in LEAVES[path].params for option in parameter.opts}
+
+    assert {setting.flag for setting in SETTINGS} <= options
+
+
+def test_every_exit_status_is_explained_in_the_help(run):
+    for path in ((), ("acquire",)):
+        _, out, _ = run(*path, "--help")
+        for status, meaning in MEANINGS.items():
+            assert f"  {status}  {meaning}\n" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        pytest.param(["statsu"], "did you mean 'status'", id="a command"),
+        pytest.param(["journal", "shwo"], "did you mean 'show'?", id="a command of a group"),
+        pytest.param(["acquire", "x", "--detahc"], "did you mean --detach?", id="an option"),
+        pytest.param(["serve", "--claimwindow", "1s"], "did you mean --claim-window?", id="a setting"),
+        pytest.param(["release", "--traget", "x"], "did you mean --target?", id="an option with a value"),
+    ],
+)
+def test_what_was_mistyped_is_answered_with_what_was_meant(run, line, meant):
+    status, out, err = run(*line)
+
+    assert (status, out) == (2, "")
+    assert meant in err
+    assert "--help" in err
+
+
+def test_a_command_line_that_is_nothing_shows_the_help(run):
+    status, out, err = run()
+
+    assert status == 2
+    assert "Commands:" in out + err
+
+
+def test_an_example_with_an_option_that_does_not_exist_would_be_noticed():
+    with pytest.raises(WrongCommandLine):
+        read_line(["acquire", "x", "--nope"])
+
+
+def test_what_typer_raises_is_still_what_we_catch(run):
+    """The class is found by its place: see ``app.WrongCommandLine``."""
+    assert WrongCommandLine.__name__ == "UsageError"
+    assert issubclass(typer.BadParameter, WrongCommandLine)
+    assert run("why")[0] == 2
