@@ -14,6 +14,8 @@ from supervisor.core.facts import (
     ContainerRefused,
     ContainerSpared,
     FirstSync,
+    GpuClosed,
+    GpuOpened,
     LeaseEnded,
     LeaseGranted,
     LeaseRestarted,
@@ -36,6 +38,11 @@ from supervisor.core.facts import (
 )
 from supervisor.core.values import shown
 
+GPU_OPENED = {
+    "clean": "its memory came back",
+    "used": "something runs on it by right",
+    "operator": "an operator said that it is clean",
+}
 #: Why a container had no right to run, as the end of a sentence.
 NO_RIGHT = {
     "no_lease": "it ran without a lease",
@@ -56,6 +63,8 @@ ENDED = {
     "target_unhealthy": "has ended: its target became unhealthy while starting",
     "target_timeout": "has ended: its target was not ready in time",
     "target_gone": "has ended: its containers were removed",
+    "insufficient_vram": "has ended: its room is taken by what nobody may stop",
+    "max_hold": "has ended: it was held for as long as its target may be while others wait",
 }
 TICKET_ENDED = {
     "cancelled": "was cancelled",
@@ -81,6 +90,11 @@ def sentence(fact: AnyFact) -> str:
             return _of_lease(fact)
         case TargetReady():
             return f"{fact.target} is ready after {fact.took_ms / 1000:.1f} s (lease {fact.id})"
+        case GpuClosed():
+            return f"GPU {fact.uuid} is closed: {shown(fact.detail, 300)}"
+        case GpuOpened():
+            how = GPU_OPENED.get(fact.reason, shown(fact.reason))
+            return f"GPU {fact.uuid} is open again: {how}"
         case UseSeen():
             return f"{fact.target} was seen to use {fact.peak_mib} MiB, more than ever before"
         case TargetDown():
@@ -158,6 +172,8 @@ def _of_residency(fact: ResidencyBegan | ResidencyEnded) -> str:
         case ResidencyEnded() if fact.reason == "evicted":
             who = f" of {shown(fact.for_owner)}" if fact.for_owner else ""
             return f"{fact.target} was evicted to make room for {named(fact.for_target)}{who}"
+        case ResidencyEnded() if fact.reason == "unused":
+            return f"{fact.target} was stopped: nobody leased it for its idle timeout"
         case ResidencyEnded() if fact.reason == "operator":
             return f"{fact.target} was evicted by an operator"
         case ResidencyEnded():

@@ -18,6 +18,8 @@ from supervisor.core.facts import (
     ContainerRefused,
     ContainerSpared,
     FirstSync,
+    GpuClosed,
+    GpuOpened,
     LeaseEnded,
     LeaseGranted,
     LeaseRestarted,
@@ -129,6 +131,8 @@ def apply(state: State, fact: AnyFact) -> None:
             if len(durable.peaks) > REMEMBERED_MAX:
                 durable.peaks.popitem(last=False)
         case SupervisorStopped() | TargetDown() | ContainerRefused() | ContainerSpared() | StopFailed():
+            pass  # for the audit alone
+        case GpuClosed() | GpuOpened():
             pass  # for the audit alone
         case _:
             assert_never(fact)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from supervisor.core import policy
 from supervisor.core.errors import Refusal
-from supervisor.core.inputs import CallerGone, Evict, ForceRelease, Release
+from supervisor.core.facts import GpuOpened
+from supervisor.core.inputs import CallerGone, Evict, ForceRelease, OpenGpu, Release
 from supervisor.core.leases import (
     end_lease,
     end_residency,
@@ -70,6 +71,21 @@ def evict(txn: Txn, request: Evict) -> None:
             return txn.refuse(request.request_id, missing)
         return txn.reply(Released(request.request_id, released=False, reason="not_resident"))
     end_residency(txn, request.target, "operator")
+    return txn.reply(Released(request.request_id, released=True))
+
+
+def open_gpu(txn: Txn, request: OpenGpu) -> None:
+    """Open a GPU that was closed because memory did not come back. What is really free decides over each grant."""
+    observed = txn.state.observed
+    gpu = next((gpu for gpu in observed.gpus if gpu.uuid == request.uuid), None)
+    if gpu is None:
+        known = ", ".join(gpu.uuid for gpu in observed.gpus) or "none"
+        return txn.refuse(
+            request.request_id, Refusal("not_found", f"there is no GPU {request.uuid}; known are: {known}")
+        )
+    if observed.dirty.pop(request.uuid, None) is None:
+        return txn.reply(Released(request.request_id, released=False, reason="not_closed"))
+    txn.emit(GpuOpened, uuid=request.uuid, reason="operator")
     return txn.reply(Released(request.request_id, released=True))
 
 

@@ -211,6 +211,20 @@ class StopFailed(Fact, frozen=True, array_like=True, tag=True):
     error: str
 
 
+class GpuClosed(Fact, frozen=True, array_like=True, tag=True):
+    """Memory did not come back after everything stopped. For the audit: a restart looks again."""
+
+    uuid: str
+    detail: str
+
+
+class GpuOpened(Fact, frozen=True, array_like=True, tag=True):
+    """``reason``: clean (its memory is back), used (something runs there by right), operator."""
+
+    uuid: str
+    reason: str
+
+
 class UseSeen(Fact, frozen=True, array_like=True, tag=True):
     """A target was seen to use more memory than ever before: ``peak_mib``, on all its GPUs together."""
 
@@ -248,4 +262,6 @@ AnyFact = (
     | StopFailed
     | TargetRemembered
     | UseSeen
+    | GpuClosed
+    | GpuOpened
 )

@@ -73,6 +73,13 @@ class Evict(Struct, frozen=True):
     target: str
 
 
+class OpenGpu(Struct, frozen=True):
+    """An operator says that a GPU which was closed because memory did not come back is clean."""
+
+    request_id: int
+    uuid: str
+
+
 class CallerGone(Struct, frozen=True):
     """The caller of a request hung up. ``lease_id``: what a reply granted that could not be handed over."""
 
@@ -167,7 +174,7 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Request = Acquire | Claim | Renew | Release | ForceRelease | Evict
+Request = Acquire | Claim | Renew | Release | ForceRelease | Evict | OpenGpu
 Input = (
     Request
     | CallerGone

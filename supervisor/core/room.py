@@ -30,6 +30,7 @@ class Wish(Struct, frozen=True):
     """What a lease asks of the GPUs. ``need_mib`` on each of them; None: the whole.
 
     ``pinned``: it uses just these (UUIDs), all of them. Else any ``count`` of those that ``allowed`` names.
+    ``missing``: what it is pinned to and no GPU here is, or two are.
     """
 
     target: str | None
@@ -39,6 +40,8 @@ class Wish(Struct, frozen=True):
     allowed: frozenset[str] = frozenset()
     sharing: Sharing = ALONE
     groups: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    gpu_class: str | None = None
 
 
 class Occupant(Struct, frozen=True):
@@ -80,17 +83,21 @@ def wish_of(state: State, terms: Terms) -> Wish:
     gpus = state.observed.gpus
     if terms.target is None:
         sharing = ALONE if terms.vram_mib is None else Sharing(any=True)
-        return Wish(None, terms.vram_mib, terms.gpus, (), _of_class(state, terms.gpu_class), sharing)
+        allowed = _of_class(state, terms.gpu_class)
+        return Wish(None, terms.vram_mib, terms.gpus, (), allowed, sharing, gpu_class=terms.gpu_class)
     spec = spec_of(state, terms.target)
     if spec is None:
         return Wish(terms.target, None, allowed=frozenset(gpu.uuid for gpu in gpus))
     pinned = tuple(
         gpu.uuid for gpu in gpus if spec.all_devices or gpu.index < spec.device_count or is_named(gpu, spec.devices)
     )
+    missing = [word for word in spec.devices if sum(is_named(gpu, (word,)) for gpu in gpus) != 1]
+    missing += [str(index) for index in range(len(gpus), spec.device_count)]
     # What a target declares is for all of its GPUs together.
     need = None if spec.vram_mib is None else -(-spec.vram_mib // max(1, len(pinned)))
     allowed = _of_class(state, spec.gpu_class)
-    return Wish(terms.target, need, max(1, len(pinned)), pinned, allowed, spec.coexist, spec.groups)
+    count = max(1, len(pinned))
+    return Wish(terms.target, need, count, pinned, allowed, spec.coexist, spec.groups, tuple(missing), spec.gpu_class)
 
 
 def _of_class(state: State, name: str | None) -> frozenset[str]:
@@ -325,6 +332,15 @@ def who_is_where(gpus: tuple[Gpu, ...]) -> dict[str, tuple[str, ...]]:
 
 def never(state: State, wish: Wish) -> Refusal | None:
     """Return why a wish can never be granted on these GPUs, whoever leaves; None if it can."""
+    known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in state.observed.gpus)
+    if wish.missing:
+        words = ", ".join(wish.missing)
+        detail = f"{wish.target} is pinned to {words}, which is not one GPU of this machine; it has {known}"
+        return Refusal("gpu_unavailable", detail, {"devices": list(wish.missing)})
+    if wish.gpu_class is not None and not wish.allowed:
+        classes = ", ".join(sorted({*state.settings.gpu_classes, "high", "low"}))
+        detail = f"no GPU is of the class {wish.gpu_class}; classes are {classes} (setting gpu_classes)"
+        return Refusal("gpu_unavailable", detail, {"gpu_class": wish.gpu_class})
     able = eligible(state, wish)
     if len(able) >= max(wish.count, len(wish.pinned)):
         return None
@@ -525,6 +541,21 @@ def foreign_mib(state: State, now_ms: int, gpu: Gpu) -> int:
     foreign = use_of(state, gpu).get(None, 0)
     at_rest = now_ms - state.observed.stirred_ms >= state.settings.vram_return_ms
     return foreign + (unexplained_mib(state, gpu) if at_rest else 0)
+
+
+def crowded_out(state: State, gpu: Gpu, lease: Lease) -> Refusal | None:
+    """Return the refusal for a lease whose room is taken by processes that the supervisor may not stop; None if it is
+    not they, but memory that nobody explains.
+    """
+    usable, foreign = usable_mib(state, gpu), use_of(state, gpu).get(None, 0)
+    if usable is None:
+        return None
+    wish = replace(wish_of(state, lease.terms), need_mib=lease.vram_mib)
+    whole = is_whole(state, gpu, lease.vram_mib)
+    others = [other for other in occupants(state) if other.is_on(gpu) and other.id != lease.id]
+    spare = usable - foreign - sum(_takes(other, use_of(state, gpu)) for other in others)
+    fits = foreign <= IDLE_MIB if whole else spare >= (lease.vram_mib or 0)
+    return None if fits else _crowded_out(state, gpu, wish, foreign)
 
 
 # ---- why not, in sentences

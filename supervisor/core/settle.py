@@ -8,7 +8,7 @@ from __future__ import annotations
 from supervisor.core import policy, room
 from supervisor.core.enforce import judge_runs
 from supervisor.core.errors import Refusal
-from supervisor.core.facts import LeaseTold, RoomVerified, TargetDown, TargetReady
+from supervisor.core.facts import GpuClosed, LeaseTold, RoomVerified, TargetDown, TargetReady
 from supervisor.core.leases import (
     answer,
     end_lease,
@@ -278,17 +278,29 @@ def _count_as_launched(txn: Txn, lease: Lease) -> None:
 
 
 def memory_overdue(txn: Txn, lease: Lease) -> None:
-    """What was stopped did not give its memory back in time: its GPUs are closed until it does."""
-    observed = txn.state.observed
-    seconds = txn.state.settings.vram_return_ms // 1000
-    for gpu in observed.gpus:
-        if gpu.uuid in lease.gpus and not has_room(txn.state, gpu, lease.vram_mib, {lease.id}):
-            held_by = ", ".join(f"pid {process.pid} ({process.used_mib} MiB)" for process in (gpu.processes or ())[:8])
-            detail = (
-                f"the memory of GPU {gpu.uuid} did not come back {seconds} s after everything on it was stopped"
-                f"{f': {held_by} still hold it' if held_by else ''}; it opens by itself when it does"
-            )
-            observed.dirty[gpu.uuid] = Dirty(lease.vram_mib, detail)
+    """What was stopped did not give its memory back in time.
+
+    Where what nobody may stop has taken the room, there is none, and the lease ends. Else the GPUs are closed until
+    their memory is back, or an operator says that they are clean.
+    """
+    state = txn.state
+    short = [
+        g for g in state.observed.gpus if g.uuid in lease.gpus and not has_room(state, g, lease.vram_mib, {lease.id})
+    ]
+    for gpu in short:
+        crowded = room.crowded_out(state, gpu, lease)
+        if crowded is not None:
+            return end_target(txn, lease, "insufficient_vram", crowded)
+    seconds = state.settings.vram_return_ms // 1000
+    for gpu in short:
+        held_by = ", ".join(f"pid {process.pid} ({process.used_mib} MiB)" for process in (gpu.processes or ())[:8])
+        detail = (
+            f"the memory of GPU {gpu.uuid} did not come back {seconds} s after everything on it was stopped"
+            f"{f': {held_by} still hold it' if held_by else ''}; it opens by itself when it does"
+        )
+        state.observed.dirty[gpu.uuid] = Dirty(lease.vram_mib, detail)
+        txn.emit(GpuClosed, uuid=gpu.uuid, detail=detail)
+    return None
 
 
 # ---- the queue

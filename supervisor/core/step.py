@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from supervisor.core.endings import caller_gone, evict, force_release, release, wait_over
+from supervisor.core.endings import caller_gone, evict, force_release, open_gpu, release, wait_over
 from supervisor.core.enforce import tally_over
 from supervisor.core.errors import Refusal
-from supervisor.core.facts import SupervisorStarted, SupervisorStopped, UseSeen
+from supervisor.core.facts import GpuOpened, SupervisorStarted, SupervisorStopped, UseSeen
 from supervisor.core.inputs import (
     Acquire,
     ActionDone,
@@ -24,6 +24,7 @@ from supervisor.core.inputs import (
     Evict,
     ForceRelease,
     Input,
+    OpenGpu,
     Release,
     Renew,
     ShutDown,
@@ -78,6 +79,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             force_release(txn, item)
         case Evict():
             evict(txn, item)
+        case OpenGpu():
+            open_gpu(txn, item)
         case CallerGone():
             caller_gone(txn, item)
         case EngineSnapshot():
@@ -164,8 +167,11 @@ def _read_vram(txn: Txn, read: VramRead) -> None:
         if dirty is None:
             continue
         by_right = (c for c in observed.containers.values() if c.runs and right_to_run(state, c).may_run)
-        if has_room(state, gpu, dirty.need_mib, ()) or any(gpu.uuid in gpus_of(state, c) for c in by_right):
+        clean = has_room(state, gpu, dirty.need_mib, ())
+        if clean or any(gpu.uuid in gpus_of(state, c) for c in by_right):
             del observed.dirty[gpu.uuid]
+            if not observed.storage_full and not observed.safe_mode:
+                txn.emit(GpuOpened, uuid=gpu.uuid, reason="clean" if clean else "used")
 
 
 def _remember_peaks(txn: Txn) -> None:

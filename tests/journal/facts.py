@@ -63,6 +63,8 @@ ONE_OF_EACH: list[AnyFact] = [
     f.ContainerSpared(16, 1_700_000_000_016, "c2", "whisper-1", "whisper", "whisper", "no_lease", 1, None),
     f.StopFailed(17, 1_700_000_000_017, "c3", "tts-1", "tts", "cannot kill: permission denied"),
     f.TargetRemembered(18, 1_700_000_000_018, "comfyui", "art", "/srv/art", "/srv/art/compose.yml"),
+    f.GpuClosed(18, 1_700_000_000_018, "GPU-1", "its memory did not come back"),
+    f.GpuOpened(18, 1_700_000_000_018, "GPU-1", "clean"),
     f.UseSeen(18, 1_700_000_000_018, "comfyui", 8_412),
     f.LeaseTold(18, 1_700_000_000_018, "t1", 60_000, "ann", "comfyui"),
     f.LeaseEnded(19, 1_700_000_000_019, "t1", "released", True, "ann", "comfyui", ""),
