@@ -19,6 +19,7 @@ from typing import Any
 import docker
 import httpx
 import pytest
+from docker.utils.build import exclude_paths
 
 from supervisor import __version__
 from tests.conftest import IMAGE, PrivateEngine, Stack, until
@@ -48,7 +49,6 @@ def image(private_daemon: PrivateEngine, tmp_path_factory: pytest.TempPathFactor
     for name in ("Containerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, context / name)
     shutil.copytree(ROOT / "supervisor", context / "supervisor", ignore=shutil.ignore_patterns("__pycache__"))
-    (context / "secret.env").write_text("no part of the build")
     images.wheels(context / "wheels", "gpu-supervisor", "setuptools")
     with private_daemon.api(timeout=180) as api:
         images.python_base(api, IMAGE, BASE)
@@ -141,6 +141,14 @@ def target(private_engine: PrivateEngine, make_stack: Callable[..., Stack]) -> S
 
 def container_of(stack: Stack) -> str:
     return stack.id("model")
+
+
+def test_only_what_the_containerfile_copies_is_sent_to_the_builder():
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] not in ("", "#")]
+    sent = {Path(path) for path in exclude_paths(str(ROOT), patterns)}
+    folders = {path.parts[0] for path in sent} - {".dockerignore", "wheels"}
+    assert folders == {"LICENSE", "README.md", "pyproject.toml", "supervisor"}
+    assert not any("__pycache__" in path.parts for path in sent)
 
 
 # ---- alone
