@@ -31,6 +31,7 @@ from supervisor.kernel import Kernel
 from supervisor.notify import ServiceManager
 from supervisor.own_container import own_container_id, sparing
 from supervisor.pump import Pump
+from supervisor.socket_access import socket_denial
 
 log = logging.getLogger("supervisor")
 
@@ -134,6 +135,9 @@ async def _run(config: Config, journal: Journal) -> int:
         name="web",
     )
     manager.status("not in sync with the container engine yet")
+    for url in dict.fromkeys(filter(None, (config.docker_host, config.docker_write_host))):
+        if denial := socket_denial(url):
+            log.warning("%s", denial)
     own_id = own_container_id()
     if own_id is not None:
         log.info("running in the container %s", own_id[:12])

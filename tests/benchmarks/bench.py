@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from tests.benchmarks import peers
 from tests.benchmarks.measure import Figures, take_turns
-from tests.benchmarks.wire import Line, Refused, address_of, request
+from tests.benchmarks.wire import Line, Refused, address_of, load, request
 
 T = TypeVar("T")
 
@@ -36,7 +36,8 @@ class Effort(Struct, frozen=True):
     """How much a run does. ``load_s``: seconds of load in one repetition; ``calls``: single calls in one.
 
     ``starts``: single starts of containers for the enforcement, ``burst`` at once in each of ``bursts``. ``probe_s``:
-    how often the health of a container is probed. ``warm_up``: a first turn that does not count.
+    how often the health of a container is probed. ``age_s``: seconds of load that a supervisor has behind it.
+    ``warm_up``: a first turn that does not count.
     """
 
     repetitions: int
@@ -51,6 +52,7 @@ class Effort(Struct, frozen=True):
     containers: tuple[int, ...] = (10, 100, 300)
     facts: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     probe_s: float = 1.0
+    age_s: float = 6.0
     warm_up: bool = True
 
 
@@ -81,6 +83,7 @@ TINY = Effort(
     containers=(3,),
     facts=(60,),
     probe_s=0.1,
+    age_s=0.02,
     warm_up=False,
 )
 
@@ -146,8 +149,16 @@ class Bench:
 
     @property
     def idle(self) -> Supervisor:
-        """A supervisor without targets that stays up for the whole run."""
-        return self._keep("idle", lambda: self.supervisor(prefix=f"{self.prefix.rstrip('.')}-idle."))
+        """A supervisor without targets that stays up for the whole run, and is not young any more."""
+        return self._keep("idle", self._aged)
+
+    @contextlib.contextmanager
+    def _aged(self) -> Iterator[Supervisor]:
+        """Let it decide a lot first: what it keeps in memory of that is part of every later step."""
+        with self.supervisor(prefix=f"{self.prefix.rstrip('.')}-idle.") as ours:
+            steps = [request("POST", "/v1/lease", {"queue": True}), request("DELETE", "/v1/lease/{token}")]
+            load(ours.url, steps, connections=64, seconds=self.effort.age_s)
+            yield ours
 
     @property
     def web(self) -> str:

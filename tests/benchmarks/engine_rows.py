@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ GRACE_S = 10
 
 def switch(bench: Bench) -> list[Result]:
     """From B's acquire sent, while A is resident, to B's start event and to the answer; the floor does it by hand."""
+    pause = random.Random(1)
     started: dict[str, list[float]] = {OURS: [], FLOOR: []}
     healthy: dict[str, list[float]] = {OURS: [], FLOOR: []}
     with two_stacks(bench) as stacks, bench.supervisor() as ours:
@@ -41,10 +43,10 @@ def switch(bench: Bench) -> list[Result]:
         ask(engine, call("start", stacks.floor[0]))
         for turn in range(bench.effort.switches + bench.effort.warm_up):
             to = 1 - turn % 2
-            for side, took in (
-                (OURS, _switch_ours(line, stacks, to, events)),
-                (FLOOR, _switch_floor(engine, stacks, to, events)),
-            ):
+            for side, how, over in ((OURS, _switch_ours, line), (FLOOR, _switch_floor, engine)):
+                # Probes keep their time: without a pause each side would always be stopped at the same moment of one.
+                time.sleep(pause.uniform(0, bench.effort.probe_s))
+                took = how(over, stacks, to, events)
                 if turn >= bench.effort.warm_up:
                     started[side].append(took[0])
                     healthy[side].append(took[1])

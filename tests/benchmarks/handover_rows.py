@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -52,11 +53,11 @@ def _faster(times: float, ours: Figures, etcd: Figures | None) -> Goal:
 
 
 def _idle_hand_overs(ours: Supervisor, calls: int) -> list[float]:
-    line = ours.line()
-    token = line.ask(request("POST", "/v1/lease", {"ttl_seconds": 3600}))["token"]
+    with contextlib.closing(ours.line()) as line:
+        token = line.ask(request("POST", "/v1/lease", {"ttl_seconds": 3600}))["token"]
     took, token = between_waiters(ours, calls, token)
-    line.ask(request("DELETE", f"/v1/lease/{token}"))
-    line.close()
+    with contextlib.closing(ours.line()) as line:
+        line.ask(request("DELETE", f"/v1/lease/{token}"))
     return took
 
 

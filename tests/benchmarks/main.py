@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,11 +59,16 @@ def main() -> int:
         effort = msgspec.structs.replace(effort, repetitions=options.repetitions)
     engine_url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     results: list[Result] = []
+    failed: list[str] = []
     with Bench(effort, engine_url, options.dir or real_disk()) as bench:
         described = machine(bench.engine_socket, bench.folder)
         for name in options.only or ROWS:
             begun = time.monotonic()
-            results += ROWS[name](bench)
+            try:
+                results += ROWS[name](bench)
+            except Exception:  # the other rows took their minutes, and are worth seeing
+                traceback.print_exc()
+                failed.append(name)
             print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
     if options.json != "-":
         render(described, results)
@@ -72,7 +78,9 @@ def main() -> int:
             sys.stdout.buffer.write(raw)
         else:
             Path(options.json).write_bytes(raw)
-    return 0
+    if failed:
+        print(f"error: no figures for {', '.join(failed)}: see above", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def real_disk() -> Path:

@@ -56,6 +56,14 @@ def stocked_engine(private_engine: PrivateEngine) -> PrivateEngine:
 
 
 @pytest.fixture
+def curl() -> str:
+    """What the README's reader types; where it is missing, tests that ask for it are named as not run."""
+    path = shutil.which("curl")
+    assert path is not None
+    return path
+
+
+@pytest.fixture
 def free_port() -> Callable[[], int]:
     def find() -> int:
         with socket.socket() as probe:

@@ -81,6 +81,7 @@ def test_every_image_without_a_healthcheck_of_its_own_has_one_in_the_readme() ->
     assert {it.name for it in HEALTHCHECKS} == {"ollama", "vllm", "comfyui", "whisper", "training"}
 
 
+@pytest.mark.usefixtures("curl")
 def test_what_check_says_to_type_next_leases_the_target(
     private_engine: PrivateEngine, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:

@@ -99,6 +99,7 @@ SESSIONS = ("guide", "socket", "host name")
 
 @pytest.mark.engine
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("curl")
 def test_the_guide_and_the_api_by_example_show_what_they_promise(
     stocked_engine: PrivateEngine, folder: Path, free_port: Callable[[], int]
 ) -> None:

@@ -65,9 +65,8 @@ class Proxy:
         self.process.wait(10)
 
 
-@pytest.fixture
-def make_proxy(haproxy: str) -> Iterator[Callable[[str, str], Proxy]]:
-    """``make_proxy("read", engine_url)``."""
+@contextlib.contextmanager
+def proxies_for(haproxy: str) -> Iterator[Callable[[str, str], Proxy]]:
     with contextlib.ExitStack() as made, tempfile.TemporaryDirectory(prefix="gs-") as folder:
 
         def make(half: str, engine_url: str) -> Proxy:
@@ -75,4 +74,11 @@ def make_proxy(haproxy: str) -> Iterator[Callable[[str, str], Proxy]]:
             made.callback(proxy.close)
             return proxy
 
+        yield make
+
+
+@pytest.fixture
+def make_proxy(haproxy: str) -> Iterator[Callable[[str, str], Proxy]]:
+    """``make_proxy("read", engine_url)``."""
+    with proxies_for(haproxy) as make:
         yield make

@@ -1,0 +1,10 @@
+"""NVML's return codes that mean something to us (nvml.h, nvmlReturn_t): for both sides of the pipe."""
+
+from __future__ import annotations
+
+NOT_SUPPORTED, NO_PERMISSION, INSUFFICIENT_SIZE, FUNCTION_NOT_FOUND, VERSION_MISMATCH = 3, 4, 7, 13, 25
+LIBRARY_MISMATCH = 18
+#: The GPU is gone: it fell off the bus, wants a reset, or is not found.
+LOST = frozenset({15, 16, 28})
+#: What these say is true of all GPUs: the library is not set up, there is no driver, they do not fit together.
+ALL_GPUS = frozenset({1, 9, LIBRARY_MISMATCH})
