@@ -6,6 +6,7 @@
  *   process INDEX compute|graphics|mps PID BYTES                                  BYTES -1: not available
  *   fail FUNCTION INDEX|* CODE       hang FUNCTION INDEX|*      crash FUNCTION INDEX|*      slow FUNCTION INDEX|* MS
  *   short INDEX TIMES                its next lists of processes are too short for those that are there by then
+ *   print WORD                       the library writes to the standard output of whoever called it
  *
  * -DWITHOUT_MEMORY_V2, -DWITHOUT_PROCESSES_V3, -DWITHOUT_MIG: a library of an older driver.
  */
@@ -68,6 +69,7 @@ static int begin(const char *function, int gpu) {
     int length = snprintf(note, sizeof note, "%d %s %d\n", getpid(), function, gpu);
     if (calls >= 0 && write(calls, note, length) == length) close(calls);
 #define MINE (!strcmp(name, function) && (which[0] == '*' || atoi(which) == gpu))
+    EACH(line, "print") if (sscanf(line, "print %95s", name) == 1) puts(name), fflush(stdout);
     EACH(line, "slow") if (sscanf(line, "slow %95s %15s %d", name, which, &code) == 3 && MINE) usleep(code * 1000);
     EACH(line, "crash") if (sscanf(line, "crash %95s %15s", name, which) == 2 && MINE) abort();
     EACH(line, "hang") if (sscanf(line, "hang %95s %15s", name, which) == 2 && MINE) for (;;) pause();

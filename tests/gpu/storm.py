@@ -1,0 +1,151 @@
+"""A storm of forks that gives the same few pids out again and again, as pid 1 of a pid namespace of its own.
+
+Run by test_reaper_storm.py, never by pytest itself:  unshare --pid --fork --mount-proc python -m tests.gpu.storm ROUNDS
+
+In each round a process is meant, ends, and another takes its pid: before the reaper looks, between its pidfd and its
+look at the start time, or between that and its signal. Nobody may be hit. In each ``HIT_EVERY``-th round nothing
+happens, and the one that is meant must be hit. Then the same with a second process that changes places at its own pace.
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import mmap
+import os
+import signal
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from supervisor.gpu.proc_files import stat_of
+from supervisor.gpu.reaper import Reaper
+
+LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+FIRST_PID = 1000
+#: So many that a place's last process is older than the tick (10 ms) in which the next one starts.
+PLACES = 128
+HIT_EVERY = 50
+
+
+def fork_at(pid: int) -> int:
+    """Start a process with this very pid, which waits for its end. Returns when it started, in ticks."""
+    LAST_PID.write_text(str(pid - 1))
+    child = os.fork()
+    if child == 0:
+        while True:
+            signal.pause()
+    assert child == pid, f"got pid {child} for {pid}"
+    stat = stat_of(pid)
+    assert stat is not None
+    return stat.started
+
+
+def end(pid: int) -> int:
+    """End a child with SIGKILL and return the signal that ended it: another one, if that came first."""
+    os.kill(pid, signal.SIGKILL)
+    return os.WTERMSIG(os.waitpid(pid, 0)[1])
+
+
+@contextlib.contextmanager
+def just_before(call: str, act: Callable[[], None]) -> Iterator[None]:
+    """Do something right before the reaper's next ``os.pidfd_open`` or ``signal.pidfd_send_signal``."""
+    owner = os if call == "pidfd_open" else signal
+    real = getattr(owner, call)
+
+    def acting(*arguments: int) -> object:
+        act()
+        return real(*arguments)
+
+    setattr(owner, call, acting)
+    try:
+        yield
+    finally:
+        setattr(owner, call, real)
+
+
+@contextlib.contextmanager
+def just_after_open(act: Callable[[], None]) -> Iterator[None]:
+    real = os.pidfd_open
+
+    def acting(pid: int) -> int:
+        pidfd = real(pid)
+        act()
+        return pidfd
+
+    os.pidfd_open = acting
+    try:
+        yield
+    finally:
+        os.pidfd_open = real
+
+
+def in_turns(rounds: int) -> dict[str, object]:
+    reaper = Reaper()
+    started = {pid: fork_at(pid) for pid in range(FIRST_PID, FIRST_PID + PLACES)}
+    seams = {
+        "before": lambda act: just_before("pidfd_open", act),
+        "between": just_after_open,
+        "after": lambda act: just_before("pidfd_send_signal", act),
+    }
+    outcomes: Counter[str] = Counter()
+    wrong = reused = hits = 0
+    for number in range(rounds):
+        pid = FIRST_PID + number % PLACES
+        meant = started[pid]
+        if number % HIT_EVERY == 0:
+            outcomes[f"hit {reaper.send(pid, meant, signal.SIGTERM).outcome}"] += 1
+            hits += os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
+            started[pid] = fork_at(pid)
+            continue
+
+        def take_its_place(pid: int = pid) -> None:
+            nonlocal wrong
+            wrong += end(pid) != signal.SIGKILL  # an earlier round hit it
+            started[pid] = fork_at(pid)
+
+        seam = list(seams)[number % 3]
+        with seams[seam](take_its_place):
+            outcomes[f"{seam} {reaper.send(pid, meant, signal.SIGTERM).outcome}"] += 1
+        reused += started[pid] != meant
+    wrong += sum(end(pid) != signal.SIGKILL for pid in started)
+    return {"outcomes": outcomes, "wrong": wrong, "reused": reused, "hits": hits}
+
+
+def at_its_own_pace(owners_wanted: int) -> dict[str, object]:
+    """One process changes a pid's owner as fast as it can, while the reaper is sent after owners of earlier ticks."""
+    pid = FIRST_PID
+    shared = mmap.mmap(-1, 24)  # the newest tick whose owners have all ended, owners so far, wrongly ended ones
+    storm = os.fork()
+    if storm == 0:
+        earlier, owners, wrong = 0, 0, 0
+        before = fork_at(pid)
+        while True:
+            wrong += end(pid) != signal.SIGKILL
+            started = fork_at(pid)
+            if started != before:
+                earlier, before = before, started
+            owners += 1
+            shared[:] = struct.pack("qqq", earlier, owners, wrong)
+    reaper = Reaper()
+    outcomes: Counter[str] = Counter()
+    owners = wrong = 0
+    # The storm counts an owner when it has ended: the last ones that could be hit are counted, too.
+    while owners < owners_wanted + 2:
+        meant, owners, wrong = struct.unpack("qqq", shared[:])
+        if meant and owners < owners_wanted:
+            outcomes[reaper.send(pid, meant, signal.SIGTERM).outcome] += 1
+    os.kill(storm, signal.SIGKILL)
+    os.waitpid(storm, 0)
+    return {"outcomes": outcomes, "wrong": wrong, "owners": owners}
+
+
+if __name__ == "__main__":
+    assert os.getpid() == 1, "this gives pids out anew: only in a pid namespace of its own"
+    gc.freeze()
+    rounds = int(sys.argv[1])
+    print(json.dumps({"in_turns": in_turns(rounds), "at_its_own_pace": at_its_own_pace(rounds // 10)}))
