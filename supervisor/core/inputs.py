@@ -144,10 +144,14 @@ class ActionDone(Struct, frozen=True):
 
 
 class VramRead(Struct, frozen=True):
-    """The GPUs were read. ``began_ms``: when the reading began, in supervisor time (None: just now)."""
+    """The GPUs were read. ``began_ms``: when the reading began, in supervisor time (None: just now).
+
+    ``problem``: in whole sentences, why there are none, or what is not well with them; "" if all is well.
+    """
 
     gpus: tuple[Gpu, ...]
     began_ms: int | None = None
+    problem: str = ""
 
 
 class StorageFull(Struct, frozen=True):

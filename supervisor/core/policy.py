@@ -29,7 +29,8 @@ def standstill(state: State) -> Refusal | None:
     if observed.storage_full:
         return Refusal("storage_full", "the disk of the data directory is full: free some space, grants resume by then")
     if not observed.gpus:
-        return Refusal("gpu_unavailable", "no GPU is known; to try it without one: serve --gpus sim:1x24576")
+        why = f": {observed.gpu_problem}" if observed.gpu_problem else ""
+        return Refusal("gpu_unavailable", f"no GPU is known{why}; to try it without one: serve --gpus sim:1x24576")
     return None
 
 

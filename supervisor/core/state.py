@@ -224,6 +224,7 @@ class Observed(Struct):
     down_since: dict[str, int] = field(default_factory=dict)
     timers: Timers = field(default_factory=Timers)
     gpus: tuple[Gpu, ...] = ()
+    gpu_problem: str = ""
     dirty: dict[str, Dirty] = field(default_factory=dict)
     room: dict[str, RoomWait] = field(default_factory=dict)
     seen_on: dict[str, tuple[str, ...]] = field(default_factory=dict)

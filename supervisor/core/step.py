@@ -158,6 +158,7 @@ def _read_vram(txn: Txn, read: VramRead) -> None:
     state = txn.state
     observed = state.observed
     observed.gpus = read.gpus
+    observed.gpu_problem = read.problem
     observed.seen_on = who_is_where(read.gpus)
     _remember_peaks(txn)
     for wait in observed.room.values():

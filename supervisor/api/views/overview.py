@@ -79,4 +79,5 @@ def _gpus_line(state: State) -> str:
     gpus = state.observed.gpus
     shut = [f"{gpu.uuid} is closed: {why}" for gpu in gpus if (why := closed(state, gpu))]
     names = ", ".join(gpu.uuid for gpu in gpus)
-    return "; ".join([f"{len(gpus)} known: {names}" if gpus else "none known", *shut])
+    why = f": {state.observed.gpu_problem}" if state.observed.gpu_problem else ""
+    return "; ".join([f"{len(gpus)} known: {names}" if gpus else f"none known{why}", *shut])
