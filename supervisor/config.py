@@ -12,13 +12,14 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from supervisor.core.errors import SupervisorError
-from supervisor.core.model import Gpu, Mode
+from supervisor.core.model import Mode
 from supervisor.core.values import BadValue, shown
+from supervisor.gpu.choice import GpuChoice
 from supervisor.settings import (
     BY_KEY,
     ENVIRONMENT_PREFIX,
@@ -27,10 +28,9 @@ from supervisor.settings import (
     TOML_TYPES,
     Environment,
     Setting,
-    parse_gpus,
 )
 
-__all__ = ["Config", "ConfigError", "Given", "Layers", "gather", "load", "parse_gpus", "user_file"]
+__all__ = ["Config", "ConfigError", "Given", "Layers", "gather", "load", "user_file"]
 
 #: Variables that are none of the server's settings: where the commands find it, and where its file is.
 OTHER_VARIABLES = frozenset({"GPU_SUPERVISOR_URL", "GPU_SUPERVISOR_CONFIG"})
@@ -52,10 +52,17 @@ class Config(Struct, frozen=True, kw_only=True):
     data_dir: Path
     docker_host: str
     docker_write_host: str | None
-    gpus: tuple[Gpu, ...]
+    gpus: GpuChoice
+    headroom_mib: int
+    placement: Literal["pack", "spread"]
+    gpu_classes: dict[str, tuple[str, ...]] | None
     enforce: Mode
     claim_window_ms: int
     aging: float
+    affinity_points: float
+    idle_timeout_ms: int
+    min_residency_ms: int
+    max_hold_ms: int
     allowed_hosts: tuple[str, ...]
     allow_remote: bool
     label_prefix: str

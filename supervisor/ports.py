@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import ActionDone, Input, Request
-from supervisor.core.model import Gpu, Now
+from supervisor.core.model import Now
 from supervisor.core.replies import Action, Reply
 from supervisor.core.state import State
 
@@ -30,14 +30,6 @@ class JournalPort(Protocol):
     def replenish(self) -> bool: ...
     def save_snapshot(self, payload: bytes, fact_seq: int) -> None: ...
     def history(self, after: int, limit: int) -> list[tuple[int, AnyFact]]: ...
-
-
-class GpuPort(Protocol):
-    """GPUs that can be read."""
-
-    def read(self, running: Sequence[int | None]) -> tuple[Gpu, ...]:
-        """Return the GPUs as they are now. ``running``: what simulated ones are used for, by declared size in MiB."""
-        ...
 
 
 class EnginePort(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,15 +27,14 @@ from supervisor.core.inputs import (
     Started,
     StorageFull,
     Tick,
-    VramRead,
 )
 from supervisor.core.model import Now
 from supervisor.core.replies import Granted, Queued, Reply
 from supervisor.core.state import State
-from supervisor.core.targets import runs, spec_of
 from supervisor.kernel import Kernel
 from supervisor.notify import ServiceManager
-from supervisor.ports import EnginePort, GpuPort, JournalPort
+from supervisor.ports import EnginePort, JournalPort
+from supervisor.readings import GpuPort, Readings
 from supervisor.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -44,11 +44,10 @@ T = TypeVar("T")
 ROOM_BYTES = 512 * 1024
 #: A snapshot is taken after this many facts.
 SNAPSHOT_FACTS = 100_000
-#: How often a full disk is tried again, and how often GPU memory is read while it is awaited.
+#: How often a full disk is tried again.
 DISK_RETRY_S = 1.0
-VRAM_POLL_S = 0.1
-#: How often it is read otherwise, for whoever looks at the status.
-VRAM_IDLE_S = 2.0
+#: Nothing that is due by itself waits longer than this.
+SLEEP_S = 60.0
 
 
 class Pump:
@@ -67,7 +66,7 @@ class Pump:
         self.kernel = kernel
         self._disk = disk
         self._engine = engine
-        self._gpus = gpus
+        self._readings = Readings(gpus, self._rouse)
         self._clock = clock
         self._on_fact = on_fact
         self._manager = manager or ServiceManager()
@@ -80,9 +79,10 @@ class Pump:
         self._told_seq = kernel.durable_seq
         self._told_reason = kernel.state.observed.engine_reason
         self._told_dirty: dict[str, str] = {}
+        self._told_problem = ""
         self._disk_retry_at = 0.0
-        self._vram_read_at = 0.0
         self._first_look = asyncio.Event()
+        self._first_reading = asyncio.Event()
         self._new_fact = asyncio.Event()
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -114,6 +114,7 @@ class Pump:
             JournalBroken (or whatever the disk raised): the process must end; a replay knows what was written.
         """
         self._writer.start()
+        self._readings.start(self._clock.now())
         self._inbox.appendleft(started)  # the engine may have reported already
         try:
             while True:
@@ -139,9 +140,9 @@ class Pump:
         observed = self.kernel.state.observed
         if observed.storage_full:
             due.append(self._disk_retry_at - self._loop.time())
-        due.append(self._vram_due_at() - self._loop.time())
+        due.append(self._readings.due_at_s(observed) - time.monotonic())
         due.append(self._beat_due_at - self._loop.time())
-        return max(0.0, min(due))
+        return min(SLEEP_S, max(0.0, min(due)))
 
     def _turn(self) -> None:
         """One batch: what came in, what was synced, what fell due; then let out what may leave."""
@@ -170,7 +171,7 @@ class Pump:
             self._writer.put(batch, snapshot)
 
     def _tell_changes(self) -> None:
-        """Say what changed that is no decision: in sync or not and why, and a GPU that is closed."""
+        """Say what changed that is no decision: in sync or not and why, what is wrong with GPUs, one that is closed."""
         observed = self.kernel.state.observed
         if observed.ever_synced:
             self._first_look.set()
@@ -182,6 +183,9 @@ class Pump:
             else:
                 log.info("in sync with the container engine")
                 self._manager.status("in sync with the container engine")
+        if observed.gpu_problem != self._told_problem:
+            self._told_problem = observed.gpu_problem
+            log.warning("GPUs: %s", self._told_problem or "all is well again")
         dirty = {uuid: dirty.detail for uuid, dirty in observed.dirty.items()}
         if dirty != self._told_dirty:
             for uuid in self._told_dirty.keys() - dirty.keys():
@@ -195,6 +199,12 @@ class Pump:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._first_look.wait()
+
+    async def first_reading(self, timeout_s: float) -> None:
+        """Wait until the GPUs were read for the first time, or the time is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._first_reading.wait()
 
     def _take_synced(self) -> list[BaseException | None]:
         synced, self._synced = self._synced, []
@@ -214,23 +224,12 @@ class Pump:
             self._disk_retry_at = self._loop.time() + DISK_RETRY_S
             self._writer.put([], None)
 
-    def _vram_due_at(self) -> float:
-        """When the GPUs' memory is read next: at once where a lease waits for the first reading after its stops."""
-        observed = self.kernel.state.observed
-        if observed.read_wanted:
-            return self._vram_read_at
-        return self._vram_read_at + (VRAM_POLL_S if observed.memory_wanted else VRAM_IDLE_S)
-
     def _read_gpus(self, now: Now) -> None:
-        if self._loop.time() < self._vram_due_at():
-            return
-        state = self.kernel.state
-        targets = [target for target in state.observed.by_target if runs(state, target)]
-        specs = [spec_of(state, target) for target in targets]
-        gpus = self._gpus.read([spec.vram_mib if spec is not None else None for spec in specs])
-        self._vram_read_at = self._loop.time()
-        if gpus != state.observed.gpus or state.observed.read_wanted:
-            self.kernel.feed(now, VramRead(gpus))
+        self._readings.ask_if_due(self.kernel.state, now)
+        read = self._readings.take(self.kernel.state.observed)
+        if read is not None:
+            self.kernel.feed(now, read)
+            self._first_reading.set()
 
     def _let_out(self) -> None:
         out = self.kernel.drain()

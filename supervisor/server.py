@@ -23,9 +23,10 @@ from supervisor.config import Config
 from supervisor.core.apply import replay
 from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import Started
-from supervisor.core.state import Settings
+from supervisor.core.model import Gpu
+from supervisor.core.state import Observed, Settings
 from supervisor.engine import Engine
-from supervisor.gpu import SimulatedGpus
+from supervisor.gpu.sources import open_gpus
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
 from supervisor.notify import ServiceManager
@@ -40,6 +41,9 @@ ANSWERS_S = 2.0
 WEB_END_S = 2.0
 #: The ready line waits this long for the engine, so that it can name it; then it says that it is still away.
 ENGINE_LOOK_S = 2.0
+#: Nobody is listened to before the GPUs were read, for as long as this: what cannot be granted yet would be refused.
+#: Containers are looked after meanwhile. A driver that answers takes far less; one that is slow is said to be.
+GPU_LOOK_S = 2.0
 
 
 def serve(config: Config) -> int:
@@ -72,7 +76,14 @@ def core_settings(config: Config) -> Settings:
         ttl_max_ms=config.ttl_max_ms,
         queue_max=config.queue_max,
         label_prefix=config.label_prefix,
-        gpus=config.gpus,
+        gpus=config.gpus.simulated,
+        gpu_classes=config.gpu_classes or {},
+        placement=config.placement,
+        headroom_mib=config.headroom_mib,
+        min_residency_ms=config.min_residency_ms,
+        idle_timeout_ms=config.idle_timeout_ms,
+        max_hold_ms=config.max_hold_ms,
+        affinity_points=config.affinity_points,
     )
 
 
@@ -95,7 +106,8 @@ async def _run(config: Config, journal: Journal) -> int:
     engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix)
     kernel = Kernel(state)
     manager = ServiceManager.from_environment(os.environ)
-    pump = Pump(kernel, journal, engine, SimulatedGpus(config.gpus), clock, _log_fact, manager)
+    gpus = open_gpus(config.gpus)
+    pump = Pump(kernel, journal, engine, gpus, clock, _log_fact, manager)
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
@@ -113,7 +125,7 @@ async def _run(config: Config, journal: Journal) -> int:
 
     async def announce(addresses: list[str]) -> None:
         await pump.first_look(ENGINE_LOOK_S)
-        print(ready_line(config, addresses, engine.describe(), journal), flush=True)
+        print(ready_line(config, addresses, engine.describe(), journal, kernel.state.observed), flush=True)
 
     announcing: list[asyncio.Task[None]] = []
 
@@ -121,9 +133,9 @@ async def _run(config: Config, journal: Journal) -> int:
         manager.ready()
         announcing.append(asyncio.create_task(announce(addresses), name="ready line"))
 
-    owner = asyncio.create_task(pump.run(started), name="owner")
-    web = asyncio.create_task(
-        serve_http(
+    async def listen() -> None:
+        await pump.first_reading(GPU_LOOK_S)
+        await serve_http(
             app,
             host=config.host,
             port=config.port,
@@ -131,9 +143,10 @@ async def _run(config: Config, journal: Journal) -> int:
             limits=Limits(),
             on_ready=ready,
             stop=web_stop,
-        ),
-        name="web",
-    )
+        )
+
+    owner = asyncio.create_task(pump.run(started), name="owner")
+    web = asyncio.create_task(listen(), name="web")
     manager.status("not in sync with the container engine yet")
     for url in dict.fromkeys(filter(None, (config.docker_host, config.docker_write_host))):
         if denial := socket_denial(url):
@@ -153,6 +166,7 @@ async def _run(config: Config, journal: Journal) -> int:
         await _end(pump, web, web_stop)
     finally:
         engine.close()
+        gpus.close()
         for task in (owner, web, *announcing):
             task.cancel()
         await asyncio.gather(owner, web, *announcing, return_exceptions=True)
@@ -190,14 +204,17 @@ def _log_reader(engine: Engine) -> Callable[[str], Coroutine[Any, Any, str]]:
     return read
 
 
-def ready_line(config: Config, addresses: list[str], engine: str, journal: Journal) -> str:
+def ready_line(config: Config, addresses: list[str], engine: str, journal: Journal, observed: Observed) -> str:
     """Say in one line where it listens, where its data lie, which engine, which GPUs, and the enforcement mode."""
-    gpus = ", ".join(
-        f"{gpu.uuid} ({gpu.total_mib} MiB)" if gpu.total_mib is not None else f"{gpu.uuid} (one GPU of unknown size)"
-        for gpu in config.gpus
-    )
+    gpus = ", ".join(_describe(gpu) for gpu in observed.gpus)
+    gpus = gpus or f"none ({observed.gpu_problem or 'they have not been read yet'})"
     damage = f" SAFE MODE: {journal.damage}" if journal.damage else ""
     return (
         f"gpu-supervisor {__version__} ready: listening on {' and '.join(addresses)}; data in {config.data_dir}; "
         f"{engine}; GPUs {gpus}; enforcement {config.enforce}{damage}"
     )
+
+
+def _describe(gpu: Gpu) -> str:
+    size = f"{gpu.total_mib} MiB" if gpu.total_mib is not None else "unknown size"
+    return f"{gpu.uuid} ({size}{f', {gpu.state}' if gpu.state != 'ok' else ''})"

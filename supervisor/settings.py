@@ -11,13 +11,25 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from supervisor.core.model import Gpu, Mode
-from supervisor.core.values import BadValue, parse_bool, parse_duration_ms, parse_int, parse_list, parse_mib, shown
+from supervisor.core.model import Mode
+from supervisor.core.values import (
+    VRAM_MAX_MIB,
+    BadValue,
+    parse_bool,
+    parse_class,
+    parse_duration_ms,
+    parse_int,
+    parse_limit_ms,
+    parse_list,
+    parse_size_mib,
+    shown,
+)
+from supervisor.gpu.choice import parse_gpus
 
 ENVIRONMENT_PREFIX = "GPU_SUPERVISOR_"
+PLACEMENTS = ("pack", "spread")
 SYSTEM_ENGINE = "unix:///var/run/docker.sock"
 
-GPUS_MAX = 64
 #: Linux: sockaddr_un.sun_path has 108 bytes, the last of them NUL (unix(7)).
 SOCKET_BYTES_MAX = 107
 
@@ -25,33 +37,6 @@ Environment = Mapping[str, str]
 
 
 # ---- readers of single values: text -> value, or BadValue
-
-
-def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """Read ``auto``, or simulated GPUs: ``sim:1x24576``, count x MiB, several groups with commas.
-
-    ``auto`` is one exclusive GPU of unknown size: sizes are not checked then.
-
-    Raises:
-        BadValue: it is neither, or there are more than 64.
-    """
-    if text == "auto":
-        return (Gpu("auto"),)
-    hint = "write auto, or simulated GPUs as count x MiB: sim:1x24576 or sim:2x24576,1x8192"
-    if not text.startswith("sim:"):
-        raise BadValue(f'"{shown(text)}" names no GPUs', hint)
-    sizes_mib: list[int] = []
-    for group in text.removeprefix("sim:").split(","):
-        count, x, size = group.strip().partition("x")
-        if not x:
-            raise BadValue(f'"{shown(group)}" is not count x MiB', hint)
-        sizes_mib += [parse_mib(size)] * parse_int(count, 1, GPUS_MAX)
-        if len(sizes_mib) > GPUS_MAX:
-            raise BadValue(f"more than {GPUS_MAX} simulated GPUs", hint)
-    return tuple(
-        Gpu(f"SIM-{index}", index=index, name="simulated", total_mib=mib, used_mib=0)
-        for index, mib in enumerate(sizes_mib)
-    )
 
 
 def parse_size_bytes(text: str) -> int:
@@ -90,22 +75,53 @@ def _parse_engine(text: str) -> str:
     return text
 
 
-def _parse_mode(text: str) -> str:
-    modes = get_args(Mode)
-    if text in modes:
-        return text
-    near = difflib.get_close_matches(text.strip().lower(), modes, n=1)
-    raise BadValue(
-        f'"{shown(text)}" is not a mode', (f"did you mean {near[0]}? " if near else "") + f"one of: {', '.join(modes)}"
-    )
+def _one_of(words: tuple[str, ...], what: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text in words:
+            return text
+        near = difflib.get_close_matches(text.strip().lower(), words, n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise BadValue(f'"{shown(text)}" is not {what}', f"{guess}one of: {', '.join(words)}")
+
+    return read
 
 
-def _parse_points(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text):
-        raise BadValue(
-            f'"{shown(text)}" is not a number of points', "write points per minute: 1, 0.5, or 0 for no aging"
-        )
-    return float(text)
+def _points(hint: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text):
+            raise BadValue(f'"{shown(text)}" is not a number of points', hint)
+        return float(text)
+
+    return read
+
+
+def _parse_headroom(text: str) -> int:
+    """Read MiB, 0 for none, or a size with its unit."""
+    return parse_int(text, 0, VRAM_MAX_MIB) if text.isdecimal() else parse_size_mib(text)
+
+
+def parse_gpu_classes(text: str) -> dict[str, tuple[str, ...]]:
+    """Read ``high=0,GPU-5e2f8c1d;low=1``: names of classes, each with the indices or UUIDs of its GPUs.
+
+    Raises:
+        BadValue: a name is none or comes twice, or what follows it names no GPUs.
+    """
+    classes: dict[str, tuple[str, ...]] = {}
+    for part in text.split(";"):
+        name, equals, gpus = part.strip().partition("=")
+        if not equals:
+            raise BadValue(f'"{shown(part)}" is not name=GPUs', "write indices or UUIDs: high=0,GPU-5e2f8c1d;low=1")
+        name, words = parse_class(name.strip()), parse_list(gpus)
+        if name in classes:
+            raise BadValue(f"{name} is there twice", f"name all its GPUs at once: {name}=0,1")
+        for word in words or ("",):
+            if not re.fullmatch(r"[0-9]{1,3}|[A-Za-z][A-Za-z0-9-]{11,63}|SIM-[0-9]{1,2}", word):
+                raise BadValue(
+                    f'"{shown(word)}" names no GPU',
+                    "write an index, a UUID, or at least the first 12 characters of one",
+                )
+        classes[name] = words
+    return classes
 
 
 def _parse_hosts(text: str) -> tuple[str, ...]:
@@ -237,11 +253,35 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("docker_write_host", _parse_engine, "", "another address for start, stop and kill (a second socket proxy)"),
     Setting(
-        "gpus", parse_gpus, "auto", "`auto`: one GPU of unknown size; or simulated ones, count x MiB: `sim:1x24576`"
+        "gpus",
+        parse_gpus,
+        "auto",
+        "`auto` or `nvml`: those of the NVIDIA driver; or simulated ones, count x MiB: `sim:2x24576,1x8192`, which lie "
+        "where told to: `,late=1500ms` or `,late=never` (memory comes back late), `,foreign=6000` (MiB used by others)",
+    ),
+    Setting(
+        "headroom",
+        _parse_headroom,
+        "0",
+        "memory of each GPU that is never granted: MiB, or a size: `1GiB`",
+        field="headroom_mib",
+    ),
+    Setting(
+        "placement",
+        _one_of(PLACEMENTS, "a placement"),
+        "pack",
+        "where several GPUs would do: `pack` takes the fullest that fits, `spread` the emptiest",
+    ),
+    Setting(
+        "gpu_classes",
+        parse_gpu_classes,
+        "",
+        "names for GPUs, by index or UUID, that `gpu.class` asks for: `high=0,GPU-5e2f8c1d;low=1`; without, `high` and "
+        "`low` go by size",
     ),
     Setting(
         "enforce",
-        _parse_mode,
+        _one_of(get_args(Mode), "a mode"),
         "stop",
         "an unleased labelled container: `stop` it, only `observe` it, or `adopt` it while the GPU is idle",
     ),
@@ -253,7 +293,45 @@ SETTINGS: tuple[Setting, ...] = (
         "duration",
         field="claim_window_ms",
     ),
-    Setting("aging", _parse_points, "1", "points of priority that a ticket gains per minute; 0 turns it off", "number"),
+    Setting(
+        "aging",
+        _points("write points per minute: 1, 0.5, or 0 for no aging"),
+        "1",
+        "points of priority that a ticket gains per minute; 0 turns it off",
+        "number",
+    ),
+    Setting(
+        "affinity",
+        _points("write points of priority: 1, 0.5, or 0 for none"),
+        "1",
+        "points of priority that a ticket for a loaded target counts more, which saves swaps; 0 turns it off",
+        "number",
+        field="affinity_points",
+    ),
+    Setting(
+        "idle_timeout",
+        parse_limit_ms,
+        "none",
+        "stop a target that runs on without a lease after so long (`gpu.idle-timeout` says it for one)",
+        "duration",
+        field="idle_timeout_ms",
+    ),
+    Setting(
+        "min_residency",
+        parse_limit_ms,
+        "none",
+        "never evict a target that was started less than so long ago (`gpu.min-residency`)",
+        "duration",
+        field="min_residency_ms",
+    ),
+    Setting(
+        "max_hold",
+        parse_limit_ms,
+        "none",
+        "end a lease that is renewed for longer than this while others wait (`gpu.max-hold`)",
+        "duration",
+        field="max_hold_ms",
+    ),
     Setting("allowed_hosts", _parse_hosts, "", "more names that a `Host` header may carry, with commas", "list"),
     Setting(
         "allow_remote", parse_bool, "false", "listen beyond loopback, where everybody may do everything", "boolean"

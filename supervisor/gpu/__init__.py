@@ -1,5 +1,1 @@
-"""GPUs: what they have and what is in use. For now: simulated ones, and one of unknown size."""
-
-from supervisor.gpu.sim import SimulatedGpus
-
-__all__ = ["SimulatedGpus"]
+"""GPUs: what they have, what is in use and by whom. Nothing is imported here: the commands read the choice alone."""

@@ -25,7 +25,7 @@ from supervisor.core.inputs import CallerGone, Request, Started
 from supervisor.core.model import Container, Now
 from supervisor.core.replies import Reply
 from supervisor.core.state import Settings, State
-from supervisor.gpu import SimulatedGpus
+from supervisor.gpu.sim import SimulatedGpus
 from supervisor.kernel import Kernel
 from supervisor.pump import Pump
 from tests.core.box import container

@@ -27,7 +27,10 @@ class Serving:
         self.url = ""
         self._ready = threading.Event()
         self.process = subprocess.Popen(
-            [*python, "serve", "--config", os.devnull, "--port", "0", "--data-dir", str(data_dir), *flags],
+            [
+                *(*python, "serve", "--config", os.devnull, "--port", "0", "--gpus", "sim:1x24576"),
+                *("--data-dir", str(data_dir), *flags),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

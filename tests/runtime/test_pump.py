@@ -16,7 +16,7 @@ from supervisor.core.inputs import Acquire, ActionDone, ContainerSeen, EngineSna
 from supervisor.core.model import Container, Gpu, Terms
 from supervisor.core.replies import Action, Granted, Queued, Refused, Released, Renewed
 from supervisor.core.state import Durable, Settings, State
-from supervisor.gpu import SimulatedGpus
+from supervisor.gpu.sim import SimulatedGpus
 from supervisor.kernel import Kernel
 from supervisor.pump import Pump
 from tests.core.box import container
