@@ -149,12 +149,13 @@ def _parse_wait(text: str) -> int:
 
 # ---- the table
 
-Kind = Literal["text", "integer", "number", "duration", "boolean", "list"]
+Kind = Literal["text", "integer", "number", "duration", "size", "boolean", "list"]
 TOML_TYPES: dict[Kind, tuple[type, ...]] = {
     "text": (str,),
     "integer": (int,),
     "number": (int, float),
     "duration": (str, int),
+    "size": (str, int),
     "boolean": (bool,),
     "list": (list,),
 }
@@ -164,6 +165,7 @@ TOML_EXAMPLES: dict[Kind, str] = {
     "integer": "a whole number without quotes: {} = 8080",
     "number": "a number without quotes: {} = 1.5",
     "duration": 'a duration in quotes, or whole seconds: {} = "10s"',
+    "size": 'a size in quotes, or whole MiB: {} = "1GiB"',
     "boolean": "true or false without quotes: {} = true",
     "list": 'a list of texts: {} = ["...", "..."]',
 }
@@ -197,7 +199,9 @@ class Setting(Struct, frozen=True):
 
     @property
     def metavar(self) -> str:
-        return {"integer": "NUMBER", "number": "NUMBER", "duration": "TIME", "list": "NAMES"}.get(self.kind, "TEXT")
+        return {"integer": "NUMBER", "number": "NUMBER", "duration": "TIME", "size": "SIZE", "list": "NAMES"}.get(
+            self.kind, "TEXT"
+        )
 
     @property
     def attribute(self) -> str:
@@ -264,6 +268,7 @@ SETTINGS: tuple[Setting, ...] = (
         _parse_headroom,
         "0",
         "memory of each GPU that is never granted: MiB, or a size: `1GiB`",
+        "size",
         field="headroom_mib",
     ),
     Setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from supervisor.config import Config, ConfigError, is_loopback, load
 from supervisor.core.model import Gpu
 from supervisor.core.values import BadValue
-from supervisor.settings import SETTINGS, _default_engine, parse_gpus, parse_size_bytes
+from supervisor.gpu.choice import GpuChoice, parse_gpus
+from supervisor.settings import SETTINGS, _default_engine, parse_gpu_classes, parse_size_bytes
 
 
 @pytest.fixture
@@ -31,7 +33,9 @@ def test_no_setting_is_needed(home):
     config = read(home)
 
     assert (config.host, config.port, config.socket) == ("127.0.0.1", 8080, None)
-    assert config.gpus == (Gpu("auto"),)
+    assert config.gpus == GpuChoice("auto")
+    assert (config.headroom_mib, config.placement, config.gpu_classes, config.affinity_points) == (0, "pack", None, 1.0)
+    assert (config.idle_timeout_ms, config.min_residency_ms, config.max_hold_ms) == (0, 0, 0)
     assert (config.enforce, config.claim_window_ms, config.aging) == ("stop", 10_000, 1.0)
     assert (config.ttl_min_ms, config.ttl_max_ms, config.queue_max) == (10_000, 3_600_000, 20_000)
     assert (config.allowed_hosts, config.allow_remote, config.label_prefix) == ((), False, "gpu.")
@@ -89,9 +93,16 @@ data_dir = "/data"
 docker_host = "tcp://proxy:2375"
 docker_write_host = "unix:///run/write.sock"
 gpus = "sim:2x8192,1x24576"
+headroom = 1024
+placement = "spread"
+gpu_classes = "high=2;low=0,SIM-1"
 enforce = "adopt"
 claim_window = 15
 aging = 0
+affinity = 2.5
+idle_timeout = "30m"
+min_residency = 90
+max_hold = "2h"
 allowed_hosts = ["gpu.lan", "box"]
 allow_remote = true
 label_prefix = "acme."
@@ -109,9 +120,16 @@ EVERY = Config(
     docker_host="tcp://proxy:2375",
     docker_write_host="unix:///run/write.sock",
     gpus=parse_gpus("sim:2x8192,1x24576"),
+    headroom_mib=1_024,
+    placement="spread",
+    gpu_classes={"high": ("2",), "low": ("0", "SIM-1")},
     enforce="adopt",
     claim_window_ms=15_000,
     aging=0.0,
+    affinity_points=2.5,
+    idle_timeout_ms=1_800_000,
+    min_residency_ms=90_000,
+    max_hold_ms=7_200_000,
     allowed_hosts=("gpu.lan", "box"),
     allow_remote=True,
     label_prefix="acme.",
@@ -129,9 +147,16 @@ EVERY_TEXT = {
     "docker_host": "tcp://proxy:2375",
     "docker_write_host": "unix:///run/write.sock",
     "gpus": "sim:2x8192,1x24576",
+    "headroom": "1GiB",
+    "placement": "spread",
+    "gpu_classes": "high=2; low=0, SIM-1",
     "enforce": "adopt",
     "claim_window": "15",
     "aging": "0",
+    "affinity": "2.5",
+    "idle_timeout": "30m",
+    "min_residency": "90",
+    "max_hold": "2h",
     "allowed_hosts": "gpu.lan, box",
     "allow_remote": "yes",
     "label_prefix": "acme.",
@@ -197,6 +222,13 @@ def test_every_setting_can_be_given_in_every_layer(home, tmp_path):
         pytest.param('claim_window = "0s"', ':1: claim_window: "0s" is no time at all', "10s", id="no window at all"),
         pytest.param(
             'enforce = "Stop"', ':1: enforce: "Stop" is not a mode', "did you mean stop?", id="a mode in capitals"
+        ),
+        pytest.param("affinity = -1", '"-1" is not a number of points', "points of priority", id="affinity backwards"),
+        pytest.param('headroom = "1 GB?"', '"1 GB?" is not a size', "12GiB, 8192MiB", id="no size"),
+        pytest.param("headroom = true", "has the wrong type", 'headroom = "1GiB"', id="true is no size"),
+        pytest.param('placement = "packed"', '"packed" is not a placement', "did you mean pack?", id="a near miss"),
+        pytest.param(
+            'max_hold = "never"', '"never" is not a duration', "none switches it off", id="another word for none"
         ),
         pytest.param('gpus = "1x24576"', ':1: gpus: "1x24576" names no GPUs', "sim:1x24576", id="the sim: is missing"),
         pytest.param(
@@ -282,7 +314,7 @@ def test_a_wrong_flag_is_named_as_it_was_typed(home):
 @pytest.mark.parametrize(
     ("text", "gpus"),
     [
-        pytest.param("auto", (Gpu("auto"),), id="one of unknown size"),
+        pytest.param("auto", (), id="none of ours before the driver was asked"),
         pytest.param("sim:1x24576", (Gpu("SIM-0", 0, "simulated", 24_576, 0),), id="one simulated"),
         pytest.param(
             "sim:2x8192, 1x24576",
@@ -296,7 +328,7 @@ def test_a_wrong_flag_is_named_as_it_was_typed(home):
     ],
 )
 def test_gpus_are_read(text, gpus):
-    assert parse_gpus(text) == gpus
+    assert parse_gpus(text).simulated == gpus
 
 
 @pytest.mark.parametrize(
@@ -320,6 +352,22 @@ def test_gpus_that_cannot_be_read_are_refused_with_an_example(text):
         parse_gpus(text)
 
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("high", '"high" is not name=GPUs', id="a name alone"),
+        pytest.param("Big GPU=0", '"Big GPU" is not the name of a class', id="no name"),
+        pytest.param("high=0;high=1", "high is there twice", id="a name twice"),
+        pytest.param("high=", '"" names no GPU', id="no GPU"),
+        pytest.param("high=0,-1", '"-1" names no GPU', id="before the first GPU"),
+        pytest.param("high=GPU-5e", '"GPU-5e" names no GPU', id="too short to be told from others"),
+    ],
+)
+def test_classes_of_gpus_that_cannot_be_read_are_refused(text, message):
+    with pytest.raises(BadValue, match=re.escape(message)):
+        parse_gpu_classes(text)
 
 
 @pytest.mark.parametrize("text", ["", "512", "0MiB", "1.5GiB", "1GB", "-1GiB", "1 GiB"])
