@@ -41,7 +41,7 @@ from supervisor.core.facts import (
     WindowOpened,
 )
 from supervisor.core.model import Ended, Lease, Phase, Remembered, Resident, Ticket
-from supervisor.core.state import Durable, Settings, State
+from supervisor.core.state import Durable, Replaying, Settings, State
 
 #: Ends that were answered with a refusal: an idempotent retry may try again.
 REFUSALS = frozenset(
@@ -67,40 +67,18 @@ def apply(state: State, fact: AnyFact) -> None:
     durable.fact_seq += 1
     durable.time_ms = fact.at_ms
     durable.time_wall_ms = fact.wall_ms
-    match fact:
-        case SupervisorStarted():
-            durable.boot_id = fact.boot_id
-            durable.boot_offset_ms = fact.at_ms - fact.boot_ms
-        case FirstSync():
-            durable.first_sync_done = True
+    match fact:  # the frequent ones first: a million facts are replayed
         case TicketQueued():
             _queue(state, fact)
-        case TicketKept():
-            _replace_ticket(state, replace(durable.tickets[fact.id], token_known=True))
-        case WindowOpened():
-            window = {"window_until_ms": fact.until_ms, "window_gpus": fact.gpus, "window_mib": fact.vram_mib}
-            _replace_ticket(state, replace(durable.tickets[fact.id], **window))
-        case TicketEnded():
-            ticket = durable.tickets.pop(fact.id)
-            state.unindex(ticket)
-            _remember_end(state, ticket, fact, what_ended="ticket")
         case LeaseGranted():
             _grant(state, fact)
         case RoomVerified():
             _enter(state, fact.id, "ready" if fact.target is None else "starting", fact.at_ms)
         case TargetReady():
             _enter(state, fact.id, "ready", fact.at_ms)
-        case LeaseRestarted():
-            durable.leases[fact.id] = replace(durable.leases[fact.id], restarted=True, loaded_at_ms=0)
-            _enter(state, fact.id, "making_room", fact.at_ms)
-        case LeaseRetimed():
-            lease = durable.leases[fact.id]
-            durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms))
-        case LeaseTold():
-            durable.leases[fact.id] = replace(durable.leases[fact.id], ends_at_ms=fact.ends_at_ms)
         case LeaseEnded():
             lease = durable.leases.pop(fact.id)
-            state.unindex(lease)
+            state.unindex_lease(lease)
             _remember_end(state, lease, fact, what_ended="lease")
             if fact.resident and lease.target is not None:
                 durable.residents[lease.target] = Resident(
@@ -112,12 +90,34 @@ def apply(state: State, fact: AnyFact) -> None:
                     lease.vram_mib,
                     lease.loaded_at_ms,
                 )
+        case ResidencyEnded():
+            durable.residents.pop(fact.target, None)
+        case TicketEnded():
+            ticket = durable.tickets.pop(fact.id)
+            state.unindex_ticket(ticket)
+            _remember_end(state, ticket, fact, what_ended="ticket")
+        case WindowOpened():
+            window = {"window_until_ms": fact.until_ms, "window_gpus": fact.gpus, "window_mib": fact.vram_mib}
+            _replace_ticket(state, replace(durable.tickets[fact.id], **window))
+        case SupervisorStarted():
+            durable.boot_id = fact.boot_id
+            durable.boot_offset_ms = fact.at_ms - fact.boot_ms
+        case FirstSync():
+            durable.first_sync_done = True
+        case TicketKept():
+            _replace_ticket(state, replace(durable.tickets[fact.id], token_known=True))
+        case LeaseRestarted():
+            durable.leases[fact.id] = replace(durable.leases[fact.id], restarted=True, loaded_at_ms=0)
+            _enter(state, fact.id, "making_room", fact.at_ms)
+        case LeaseRetimed():
+            lease = durable.leases[fact.id]
+            durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms))
+        case LeaseTold():
+            durable.leases[fact.id] = replace(durable.leases[fact.id], ends_at_ms=fact.ends_at_ms)
         case ResidencyBegan():
             durable.residents[fact.target] = Resident(
                 fact.target, fact.project, fact.at_ms, fact.wall_ms, fact.gpus, fact.vram_mib
             )
-        case ResidencyEnded():
-            durable.residents.pop(fact.target, None)
         case TargetRemembered():
             durable.remembered[fact.name] = Remembered(
                 fact.name, fact.project, fact.working_dir, fact.config_files, fact.at_ms
@@ -136,7 +136,8 @@ def apply(state: State, fact: AnyFact) -> None:
             pass  # for the audit alone
         case _:
             assert_never(fact)
-    _forget(state, fact.at_ms)
+    if fact.at_ms > state.forget_at_ms:
+        _forget(state, fact.at_ms)
 
 
 def _queue(state: State, fact: TicketQueued) -> None:
@@ -155,7 +156,7 @@ def _queue(state: State, fact: TicketQueued) -> None:
 
 
 def _replace_ticket(state: State, ticket: Ticket) -> None:
-    state.unindex(state.durable.tickets[ticket.id])
+    state.unindex_ticket(state.durable.tickets[ticket.id])
     state.durable.tickets[ticket.id] = ticket
     state.index_ticket(ticket)
 
@@ -164,7 +165,7 @@ def _grant(state: State, fact: LeaseGranted) -> None:
     durable = state.durable
     ticket = durable.tickets.pop(fact.id, None)
     if ticket is not None:
-        state.unindex(ticket)
+        state.unindex_ticket(ticket)
     durable.fence = fact.fence
     resident = None
     if fact.terms.target is not None:
@@ -228,17 +229,28 @@ def _remember_end(state: State, held: Ticket | Lease, fact: TicketEnded | LeaseE
     )
     if held.token_hash:
         durable.ended[held.token_hash] = ended
+        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + state.settings.ended_ms)
     # Whoever was told a lease or a ticket has had an answer, and a later failure is its end: a retry is no second one.
     answered = held.token_known or (isinstance(held, Lease) and held.answer_due)
     if held.terms.scope and (answered or fact.reason not in REFUSALS):
         durable.ended_keys[held.terms.scope] = ended
+        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + state.settings.keys_ms)
+    if max(len(durable.ended), len(durable.ended_keys)) > state.settings.ended_max:
+        _forget(state, fact.at_ms)
 
 
 def _forget(state: State, now_ms: int) -> None:
-    """Drop what was remembered for long enough. Runs on every fact, so that a replay forgets the same."""
-    settings = state.settings
-    _trim(state.durable.ended, now_ms - settings.ended_ms, settings.ended_max)
-    _trim(state.durable.ended_keys, now_ms - settings.keys_ms, settings.ended_max)
+    """Drop what was remembered for long enough. Facts alone decide when, so that a replay forgets the same."""
+    durable, settings = state.durable, state.settings
+    _trim(durable.ended, now_ms - settings.ended_ms, settings.ended_max)
+    _trim(durable.ended_keys, now_ms - settings.keys_ms, settings.ended_max)
+    state.forget_at_ms = min(
+        _oldest_ms(durable.ended) + settings.ended_ms, _oldest_ms(durable.ended_keys) + settings.keys_ms
+    )
+
+
+def _oldest_ms(ended: OrderedDict[str, Ended]) -> float:
+    return next(iter(ended.values())).at_ms if ended else float("inf")
 
 
 def _trim(ended: OrderedDict[str, Ended], before_ms: int, most: int) -> None:
@@ -326,8 +338,8 @@ def thaw(payload: bytes) -> Durable:
 
 def replay(settings: Settings, snapshot: bytes | None, batches: Iterable[Sequence[AnyFact]]) -> State:
     """Rebuild the state from a snapshot and the batches of facts after it."""
-    state = State(settings, thaw(snapshot) if snapshot is not None else None)
+    state = Replaying(settings, thaw(snapshot) if snapshot is not None else None)
     for batch in batches:
         for fact in batch:
             apply(state, fact)
-    return state
+    return State(settings, state.durable)

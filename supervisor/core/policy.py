@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-
 from supervisor.core import room
 from supervisor.core.errors import Refusal
 from supervisor.core.model import Lease, Ticket
@@ -45,26 +42,21 @@ def not_now(state: State) -> Refusal | None:
     return None
 
 
-def in_turn(state: State) -> Iterator[tuple[tuple[float, float], Ticket]]:
-    """Yield the tickets in the order in which they are served: highest aged priority, then arrival.
+def in_turn(state: State) -> list[tuple[tuple[float, float], Ticket]]:
+    """Return who may be served next, in the order of their turns: highest aged priority, then arrival.
 
-    The first ticket for each target that is loaded counts for more, within a bound: it saves a swap.
+    Of those who ask for the same thing only the first can be next, and who has an open claim window beside; so this
+    takes as long as there are different things asked for, however many wait. The first ticket for each target that is
+    loaded counts for more, within a bound: it saves a swap.
     """
-    warm = sorted(
-        (
-            (state.turn(state.rank(first), target), first)
-            for target in state.durable.residents
-            if (first := next(iter(state.queue_for.get(target, ())), None)) is not None
-        ),
-        key=lambda one: one[0],
-    )
-    early = deque(warm)
-    for ticket in state.queue:
-        rank = state.rank(ticket)
-        while early and early[0][0] <= rank:
-            yield early.popleft()
-        if not any(ticket is first for _, first in warm):
-            yield rank, ticket
+    found = []
+    for lane in state.lanes.values():
+        for place, ticket in enumerate(lane):
+            rank = state.rank(ticket)
+            found.append((rank if place else state.turn(rank, ticket.terms.target), ticket))
+            if ticket.window_until_ms is None:
+                break
+    return sorted(found, key=lambda one: one[0])
 
 
 def keep_off(state: State, wish: Wish, rank: tuple[float, float]) -> set[str]:
@@ -88,7 +80,7 @@ def wanted(state: State) -> set[str]:
     """Return the GPUs that anybody in the queue waits for."""
     able = {gpu.uuid for gpu in state.observed.gpus if gpu.state == "ok"}
     found: set[str] = set()
-    for ticket in state.queue:
+    for _, ticket in in_turn(state):
         if ticket.window_until_ms is None:
             found |= room.reach(state, room.wish_of(state, ticket.terms))
         if found >= able:

@@ -404,10 +404,10 @@ def place(
         return _strongest(refusals) or never(state, wish) or Refusal("gpu_busy", "its GPU is not free")
     chosen = sorted(fits, key=lambda fit: _preference(state, fit))[:wanted]
     gpus = tuple(fit.gpu.uuid for fit in sorted(chosen, key=lambda fit: fit.gpu.index))
-    needs = [needed_on(state, fit.gpu, wish.need_mib) for fit in chosen]
-    known = [need for need in needs if need is not None]
+    # The whole of GPUs of several sizes is no one number.
+    needs = {needed_on(state, fit.gpu, wish.need_mib) for fit in chosen}
     evicts = dict.fromkeys(target for fit in chosen for target in fit.evicts)
-    return Placement(gpus, max(known) if len(known) == len(needs) else wish.need_mib, tuple(evicts))
+    return Placement(gpus, needs.pop() if len(needs) == 1 else wish.need_mib, tuple(evicts))
 
 
 def _join(state: State, lead: Lease, own_id: str) -> Placement | Refusal:

@@ -348,6 +348,9 @@ def _serve_one(txn: Txn) -> bool:
     able = {gpu.uuid for gpu in state.observed.gpus if gpu.state == "ok"}
     taken: set[str] = set()
     for _, ticket in policy.in_turn(state):
+        joins = ticket.terms.target in state.leases_by_target
+        if taken >= able and ticket.window_until_ms is None and not joins:
+            continue
         refusal = not_leasable(state, ticket.terms)
         if refusal is not None:
             end_ticket(txn, ticket, refusal.code, refusal)
@@ -369,8 +372,6 @@ def _serve_one(txn: Txn) -> bool:
             end_ticket(txn, ticket, found.code, found)
             return True
         taken |= reach(state, wish)
-        if taken >= able:
-            return False
     return False
 
 

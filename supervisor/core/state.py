@@ -6,6 +6,7 @@ are derived from ``Durable`` and kept beside it: a replay rebuilds them.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from typing import Any, Literal
 
@@ -248,6 +249,15 @@ class Observed(Struct):
         return not all(wait.read for wait in self.room.values())
 
 
+#: Tickets that ask for the same thing: a target, or a bare lease's GPUs, size and class.
+Lane = str | tuple[int, int | None, str | None]
+
+
+def lane_of(terms: Terms) -> Lane:
+    """Return the lane of a request: whoever is in the same one fits on the same GPUs at the same moments."""
+    return terms.target if terms.target is not None else (terms.gpus, terms.vram_mib, terms.gpu_class)
+
+
 class State:
     """Both halves, the settings, and the derived indexes. Owned and changed in place by one task."""
 
@@ -256,11 +266,13 @@ class State:
         self.durable = durable or Durable()
         self.observed = Observed(gpus=settings.gpus)
         self.queue: SortedKeyList = SortedKeyList(key=self.rank)
-        self.queue_for: dict[str, SortedKeyList] = {}
+        self.lanes: dict[Lane, list[Ticket]] = {}
         self.ids_by_token: dict[str, str] = {}
         self.ids_by_scope: dict[str, str] = {}
         self.leases_by_target: dict[str, dict[str, None]] = {}
         self.windows: dict[str, None] = {}
+        #: When the oldest of the remembered ends may be forgotten; the first fact looks at what was loaded.
+        self.forget_at_ms: float = 0
         for ticket in self.durable.tickets.values():
             self.index_ticket(ticket)
         for lease in self.durable.leases.values():
@@ -279,8 +291,7 @@ class State:
 
     def index_ticket(self, ticket: Ticket) -> None:
         self.queue.add(ticket)
-        if ticket.terms.target is not None:
-            self.queue_for.setdefault(ticket.terms.target, SortedKeyList(key=self.rank)).add(ticket)
+        insort(self.lanes.setdefault(lane_of(ticket.terms), []), ticket, key=self.rank)
         self.ids_by_token[ticket.token_hash] = ticket.id
         if ticket.terms.scope:
             self.ids_by_scope[ticket.terms.scope] = ticket.id
@@ -295,19 +306,25 @@ class State:
         if lease.target is not None:
             self.leases_by_target.setdefault(lease.target, {})[lease.id] = None
 
-    def unindex(self, held: Ticket | Lease) -> None:
-        if isinstance(held, Ticket):
-            self.queue.remove(held)
-            if held.terms.target is not None:
-                self.queue_for[held.terms.target].remove(held)
-                if not self.queue_for[held.terms.target]:
-                    del self.queue_for[held.terms.target]
-            self.windows.pop(held.id, None)
-        elif held.target is not None:
-            holders = self.leases_by_target[held.target]
-            del holders[held.id]
+    def unindex_ticket(self, ticket: Ticket) -> None:
+        self.queue.remove(ticket)
+        key = lane_of(ticket.terms)
+        lane = self.lanes[key]
+        del lane[bisect_left(lane, self.rank(ticket), key=self.rank)]
+        if not lane:
+            del self.lanes[key]
+        self.windows.pop(ticket.id, None)
+        self._forget_token(ticket)
+
+    def unindex_lease(self, lease: Lease) -> None:
+        if lease.target is not None:
+            holders = self.leases_by_target[lease.target]
+            del holders[lease.id]
             if not holders:
-                del self.leases_by_target[held.target]
+                del self.leases_by_target[lease.target]
+        self._forget_token(lease)
+
+    def _forget_token(self, held: Ticket | Lease) -> None:
         self.ids_by_token.pop(held.token_hash, None)
         if held.terms.scope:
             self.ids_by_scope.pop(held.terms.scope, None)
@@ -352,3 +369,15 @@ class State:
     def position(self, ticket: Ticket) -> int:
         """Place in the queue, 0 is the head; O(log n)."""
         return int(self.queue.index(ticket))
+
+
+class Replaying(State):
+    """A state that facts are replayed into. The queue and its indexes are of no use before the last fact: most of its
+    tickets have ended by then, and sorting each of them in and out takes half the time.
+    """
+
+    def index_ticket(self, ticket: Ticket) -> None:
+        """Left to the state that is made of this one."""
+
+    def unindex_ticket(self, ticket: Ticket) -> None:
+        """It was not indexed."""

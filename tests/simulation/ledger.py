@@ -315,9 +315,11 @@ class Ledger(Struct):
             rank = (-round(self.points(other, fact.at_ms) + self.bonus(other.target, other), 6), other.arrival)
             if other is place or other.window or rank > mine:
                 continue
-            require(
-                now.able(other.terms).isdisjoint(fact.gpus), f"nobody overtakes {other.id} on a GPU that it could use"
-            )
+            # What the step decided later may have ended what kept its target where it is.
+            home = self.lease_of(other.target or "") or self.residents.get(other.target or "")
+            able = now.able(other.terms)
+            able = able & set(home.gpus) if home is not None and home.gpus else able
+            require(able.isdisjoint(fact.gpus), f"nobody overtakes {other.id} on a GPU that it could use")
 
     def _fits(self, mine: Place | Held, now: Circumstances) -> None:
         """Whoever has room reserved on one GPU agrees to share it, and all of it together fits."""
@@ -351,7 +353,10 @@ class Ledger(Struct):
         lease = self._lease(fact.id)
         require(now.synced, "room is verified only while in sync")
         require(lease.phase == "making_room", "room is verified once")
+        claimable = {place.target for place in self.tickets.values() if place.window}
         for home in self.residents.values() if now.wish is not None else ():
+            if home.target in claimable:
+                continue  # what may be claimed is not taken away
             if home.target != lease.target and (not home.gpus or not set(home.gpus).isdisjoint(lease.gpus)):
                 require(self._agree(lease, home, now), "a grant evicts every resident that it does not share with")
         loading = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from supervisor.core import policy, room
 from supervisor.core.model import Now
 from supervisor.core.state import State
 from tests.simulation.ledger import Ledger, require
@@ -22,6 +23,7 @@ def check(state: State, books: Ledger, now: Now) -> None:
         require([ticket.id for ticket in state.queue] == order, "the queue is in the order of effective priorities")
     _check_indexes(state)
     _check_timers(state, now)
+    _check_nobody_is_forgotten(state, now)
 
 
 def _check_indexes(state: State) -> None:
@@ -35,6 +37,25 @@ def _check_indexes(state: State) -> None:
     require(observed.runs.keys() == running, "a run is known of every container that runs, and of no other")
     members = {id_ for ids in observed.by_target.values() for id_ in ids}
     require(observed.containers.keys() == members, "every labelled container belongs to its target")
+
+
+def _check_nobody_is_forgotten(state: State, now: Now) -> None:
+    """Walk the whole queue, as slowly as it gets: nobody is left waiting who could be served."""
+    if policy.standstill(state) or policy.not_now(state):
+        return
+    loaded, turns = set(state.durable.residents), []
+    for ticket in state.queue:
+        warm = ticket.terms.target in loaded
+        loaded.discard(ticket.terms.target or "")
+        rank = state.rank(ticket)
+        turns.append((state.turn(rank, ticket.terms.target) if warm else rank, ticket))
+    taken: set[str] = set()
+    for _, ticket in sorted(turns, key=lambda turn: turn[0]):
+        if ticket.window_until_ms is None:
+            wish = room.wish_of(state, ticket.terms)
+            found = room.place(state, now.at_ms, wish, keep_off=taken, own_id=ticket.id)
+            require(not isinstance(found, room.Placement), "nobody waits who could be served")
+            taken |= room.reach(state, wish)
 
 
 def _check_timers(state: State, now: Now) -> None:
