@@ -23,7 +23,7 @@ from supervisor.gpu.reading import Reading
 
 #: How often memory is read while it is awaited, and otherwise, for whoever looks at the status.
 AWAITED_S = 0.1
-IDLE_S = 2.0
+IDLE_S = 1.0
 
 
 class GpuPort(Protocol):
