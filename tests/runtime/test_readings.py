@@ -200,7 +200,9 @@ RUNS = {"status": "running", "run": "1"}
 def told(*containers: Any, **settings: Any) -> tuple[Load, ...]:
     two = (Gpu("SIM-0", total_mib=24_576, used_mib=0), Gpu("SIM-1", 1, total_mib=24_576, used_mib=0))
     box = Box(*containers, gpus=two, **settings)
-    box.kernel.state.durable.residents["b"] = Resident(target="b", project="b", since_ms=0, since_wall_ms=0, gpus=("SIM-1",))
+    box.kernel.state.durable.residents["b"] = Resident(
+        target="b", project="b", since_ms=0, since_wall_ms=0, gpus=("SIM-1",)
+    )
     for run in box.kernel.state.observed.runs.values():
         run.gpus = ()  # as after a restart, when nobody knows where they were allowed to run
     return loads(box.kernel.state)
