@@ -7,16 +7,17 @@ module of the journal that knows what facts mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.apply import apply
 from supervisor.core.apply import replay as replay_state
 from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted
-from supervisor.core.model import Terms
+from supervisor.core.model import Lease, Terms
 from supervisor.core.state import Settings, State
 from supervisor.journal.disk import Disk, OsDisk, read_file, remove_if_there
 from supervisor.journal.errors import JournalBroken, JournalTooNew
@@ -90,8 +91,9 @@ def _salvage(disk: Disk, directory: Path, version: str, *, skip_damage: bool) ->
     stood_behind = list(_behind(disk, recovery, version))
     found = [fact for _, facts in stood_behind for fact in facts]
     unreadable = _unreadable(recovery, stood_behind)
-    state = _state_left(disk, recovery, version)
-    taken, count = _take_over(state, [facts for _, facts in stood_behind]) if skip_damage else ([], 0)
+    most_mib: dict[str, int] = {}
+    state = _state_left(disk, recovery, version, most_mib)
+    taken, count = _take_over(state, [facts for _, facts in stood_behind], most_mib) if skip_damage else ([], 0)
     taken += _fence_off(state, found, unreadable)
     put_aside = _replace(disk, directory, recovery, _clean(disk, directory, recovery, taken, version))
     return Salvaged(
@@ -124,40 +126,70 @@ def _unreadable(recovery: Recovery, stood_behind: list[tuple[int, list[AnyFact]]
     return max(0, first + len(facts) - 1 - last_good - sum(len(batch) for _, batch in stood_behind))
 
 
-def _state_left(disk: Disk, recovery: Recovery, version: str) -> State:
-    """Return the state at the last fact before the damage."""
+def _state_left(disk: Disk, recovery: Recovery, version: str, most_mib: dict[str, int]) -> State:
+    """Return the state at the last fact before the damage, and note how much leases had of each GPU until then."""
     snapshot = recovery.snapshot
+
+    def noted() -> Iterator[Sequence[AnyFact]]:
+        for batch in replay(disk, recovery.walk.runs, version):
+            _note_sizes(most_mib, batch)
+            yield batch
+
     try:
-        return replay_state(
-            Settings(), snapshot.payload if snapshot is not None else None, replay(disk, recovery.walk.runs, version)
-        )
+        state = replay_state(Settings(), snapshot.payload if snapshot is not None else None, noted())
     except msgspec.DecodeError as error:
         assert snapshot is not None, "a record that does not decode is JournalTooNew"
         raise JournalTooNew(snapshot.path.name, snapshot.version, version, str(error)) from error
+    _note_sizes(most_mib, state.durable.leases.values())
+    return state
 
 
-def _take_over(state: State, batches: list[list[AnyFact]]) -> tuple[list[list[AnyFact]], int]:
+def _note_sizes(most_mib: dict[str, int], held: Iterable[Lease | AnyFact]) -> None:
+    """Note the most that one lease ever had of each GPU, in MiB: as far as the journal tells, it has that much."""
+    for one in held:
+        if isinstance(one, Lease | LeaseGranted):
+            for uuid in one.gpus:
+                most_mib[uuid] = max(most_mib.get(uuid, 0), one.vram_mib or 0)
+
+
+def _take_over(state: State, batches: list[list[AnyFact]], most_mib: dict[str, int]) -> tuple[list[list[AnyFact]], int]:
     """Apply the facts that still make sense without what was lost. Return them in batches, and how many there are.
 
-    A grant whose GPU is still held in ``state`` proves that the end of the older lease was lost: that is made up for.
+    A grant whose GPU is still held in ``state`` proves that the end of the older lease was lost, unless the two may
+    share it: that is made up for. One that joined a lease which was lost stands alone.
     """
     taken: list[list[AnyFact]] = []
     count = 0
     for batch in batches:
+        _note_sizes(most_mib, batch)
         left: list[AnyFact] = []
         for fact in batch:
+            taken_over = fact
             if isinstance(fact, LeaseGranted):
-                left += _end_overtaken(state, fact)
-            if _applies(state, fact):
-                left.append(fact)
+                left += _end_overtaken(state, fact, most_mib)
+                lead = state.lease_of(fact.terms.target) if fact.terms.target is not None else None
+                taken_over = replace(fact, joins=lead.id if lead is not None else None)
+            if _applies(state, taken_over):
+                left.append(taken_over)
                 count += 1
         if left:
             taken.append(left)
     return taken, count
 
 
-def _end_overtaken(state: State, grant: LeaseGranted) -> list[AnyFact]:
-    overtaken = [lease for lease in state.durable.leases.values() if set(lease.gpus) & set(grant.gpus)]
+def _end_overtaken(state: State, grant: LeaseGranted, most_mib: dict[str, int]) -> list[AnyFact]:
+    """End the leases that cannot be held beside ``grant``. Labels are not in the journal, so sizes alone say who may
+    share a GPU: those that together are no more than one lease has had of it.
+    """
+    overtaken: list[Lease] = []
+    for uuid in grant.gpus:
+        there = [lease for lease in state.durable.leases.values() if uuid in lease.gpus]
+        others = [lease for lease in there if lease.target is None or lease.target != grant.terms.target]
+        sizes = [grant.vram_mib, *(lease.vram_mib for lease in others if state.leads(lease))]
+        if None in sizes or sum(size or 0 for size in sizes) > most_mib[uuid]:
+            overtaken += [lease for lease in others if lease not in overtaken]
+        if grant.joins is None:
+            overtaken += [lease for lease in there if lease not in others and lease not in overtaken]
     ends: list[AnyFact] = [
         LeaseEnded(
             at_ms=grant.at_ms,

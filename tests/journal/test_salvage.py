@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core.apply import freeze, replay
 from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted, RoomVerified, StopFailed
@@ -243,6 +244,59 @@ def test_a_lease_whose_end_was_lost_ends_when_another_holds_its_gpu():
     journal = open_journal(disk)
     assert list(replay(Settings(), None, journal.replay()).durable.leases) == ["b"]
     assert [item.reason for _, item in journal.history(0, 9) if isinstance(item, LeaseEnded)] == ["salvaged"] * 2
+
+
+def lease(id_: str, target: str, mib: int | None, joins: str | None = None) -> LeaseGranted:
+    terms = replace(TERMS, target=target)
+    return LeaseGranted(9, BEFORE, id_, int(id_[1:]), f"hash-{id_}", True, terms, "art", ("GPU-1",), mib, joins=joins)
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "held"),
+    [
+        pytest.param(
+            [lease("l1", "big", 24_000), ended("l1", 2), lease("l2", "a", 8_000)],
+            [lease("l3", "b", 9_000)],
+            ["l2", "l3"],
+            id="sizes that fit together on what one lease had before",
+        ),
+        pytest.param(
+            [lease("l1", "big", 24_000), ended("l1", 2), lease("l2", "a", 8_000)],
+            [lease("l3", "b", 17_000)],
+            ["l3"],
+            id="sizes that do not",
+        ),
+        pytest.param([lease("l1", "a", 8_000)], [lease("l2", "b", None)], ["l2"], id="a size that nobody knows"),
+        pytest.param(
+            [lease("l1", "a", 8_000)],
+            [lease("l2", "a", 8_000, joins="l1"), lease("l3", "a", 8_000, joins="l1")],
+            ["l1", "l2", "l3"],
+            id="holders of one target",
+        ),
+        pytest.param(
+            [lease("l1", "a", 8_000), ended("l1", 2)],
+            [lease("l3", "a", 8_000, joins="l2"), lease("l4", "a", 8_000, joins="l2")],
+            ["l3", "l4"],
+            id="the first of them was lost",
+        ),
+        pytest.param([lease("l1", "a", 8_000)], [lease("l2", "a", 8_000)], ["l2"], id="its target, but leased anew"),
+    ],
+)
+def test_leases_that_may_share_a_gpu_are_all_kept_over_a_loss(
+    before: list[AnyFact], behind: list[AnyFact], held: list[str]
+):
+    disk = MemoryDisk()
+    journal = open_journal(disk)
+    for item in (*before, fact(5), *behind):
+        journal.write([item])
+    journal.close()
+    hit(disk, len(before) + 1)
+
+    salvage(DATA, version="0.1.0", skip_damage=True, disk=disk)
+
+    state = replay(Settings(), None, open_journal(disk).replay())
+    assert list(state.durable.leases) == held
+    assert all(state.lease_of(lease.target or "") is not None for lease in state.durable.leases.values())
 
 
 def test_a_snapshot_of_a_later_version_is_not_salvaged():
