@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -257,9 +256,11 @@ class Pump:
         recent = self.kernel.recent
         if not recent:
             return []
-        skip = max(0, after + 1 - recent[0][0])
-        found = islice(recent, skip, skip + limit)
-        return [(seq, fact) for seq, fact in found if seq <= self.kernel.durable_seq]
+        first = recent[0][0]
+        begin = max(0, after + 1 - first)
+        end = min(begin + limit, self.kernel.durable_seq + 1 - first)
+        # By index, from the end that is nearer: passing over twenty thousand facts cost more than a sync.
+        return [recent[index] for index in range(begin, end)]
 
     # ---- Desk
 

@@ -42,7 +42,7 @@ async def target(api: Context, call: Call) -> Answer:
 
 async def _unknown(api: Context, name: str) -> Exception:
     refusal = await api.desk.read(lambda state, _now: wrong_with(state, name))
-    if refusal is None:  # it was created between the two looks
+    if refusal is None or refusal.code not in {"target_unknown", "engine_unavailable"}:  # created between the two looks
         return refuse("target_unknown", f"{name} was not known a moment ago; look again", target=name)
     return refuse(refusal.code, refusal.detail, **refusal.context)
 

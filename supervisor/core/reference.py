@@ -21,11 +21,11 @@ Put these on the services of the compose files that you already have:
 ```
 
 Then `gpu-supervisor check docker-compose.yml` says what is wrong before anything starts, and
-`docker compose up --no-start && gpu-supervisor acquire comfyui` leases the GPU for it.
+`docker compose create && gpu-supervisor acquire comfyui` leases the GPU for it.
 
 {labels}
 
-Labels are fixed for a container's life: after a change, `docker compose up --no-start` makes the containers anew.
+Labels are fixed for a container's life: after a change, `docker compose create` makes the containers anew.
 
 ## Which GPUs a container uses
 

@@ -27,6 +27,9 @@ SNIPPETS = snippets((ROOT / "README.md").read_text(encoding="utf-8"))
 NOT_RUN = {
     "the two commands": "this is one of them, and tests/cli/test_quickstart.py runs the other",
     "install": "a package registry would be asked; tests/documents/test_documents.py builds and looks into the wheel",
+    "the unit": "it installs into the machine; tests/packaging holds the unit to systemd's own reading",
+    "the image": "a build asks a registry for Python; tests/packaging builds and runs it without a network",
+    "the proxies": "the same, and HAProxy's image; tests/packaging runs the supervisor behind both configurations",
     "a bare lease around a training script": "train.py is the reader's; tests/cli/test_acquire.py does the same",
 }
 
