@@ -67,7 +67,7 @@ def toml_value(setting: Setting, given: Given) -> Any:
             return value
         case "list":
             return list(value)
-        case "text" | "duration":
+        case "text" | "duration" | "size":
             return given.text
 
 
