@@ -169,15 +169,17 @@ OPERATIONS: dict[Key, Operation] = {
         id="askForLease",
         tag="leases",
         summary="Ask for a lease",
-        description="For a target, or with neither `target` nor `consumer` for any process (a *bare* lease). It makes "
-        "room, starts the target and answers when it is ready. When the GPU is busy it is refused at once, or waits on "
-        "the line (`wait_seconds`), or is given a ticket (`queue`). Whoever hangs up meanwhile is granted nothing.",
+        description="For a target, or with neither `target` nor `consumer` for any process (a *bare* lease), which may "
+        "ask for several GPUs, a size and a class. It makes room, starts the target and answers when it is ready. When "
+        "the GPU is busy it is refused at once, or waits on the line (`wait_seconds`), or is given a ticket (`queue`). "
+        "Whoever hangs up meanwhile is granted nothing.",
         headers=(_KEY,),
         body=LeaseBody,
         body_needed=True,
         requests={
             "a target, ten minutes on the line": {"target": "comfyui", "owner": "ann", "wait_seconds": 600},
             "a bare lease": {"owner": "ann", "ttl_seconds": 300},
+            "two GPUs, 8 GiB on each": {"owner": "ann", "gpus": 2, "vram_mib": 8192, "gpu_class": "high"},
             "a ticket where it is busy": {"target": "ollama", "owner": "bob", "queue": True},
             "what would happen": {"target": "ollama", "owner": "bob", "dry_run": True},
         },
@@ -242,11 +244,20 @@ OPERATIONS: dict[Key, Operation] = {
         id="renewLease",
         tag="leases",
         summary="Renew a lease",
-        description=f"Its TTL begins afresh. {_NO_BODY}",
+        description="Its TTL begins afresh. A holder that has had it for as long as the target's `gpu.max-hold` says "
+        f"cannot keep it by that while others wait: `ends_at` tells. {_NO_BODY}",
         path=(_TOKEN,),
         body=EmptyBody,
         requests={"nothing": {}},
-        answers={200: (Shown(what="It lives on.", shapes=(RenewAnswer,), examples={"renewed": example.RENEWED}),)},
+        answers={
+            200: (
+                Shown(
+                    what="It lives on.",
+                    shapes=(RenewAnswer,),
+                    examples={"renewed": example.RENEWED, "others wait": example.RENEWED_TOLD},
+                ),
+            )
+        },
         codes=frozenset({"lease_unknown"}),
     ),
     ("DELETE", "/v1/lease/{token}"): Operation(

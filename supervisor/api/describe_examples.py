@@ -47,7 +47,7 @@ TOKEN = "Zt3vQ0kq5f1mJr8wYc2hXn7bLd9sPg4eUa6oTi-RyEw"  # noqa: S105  # made up
 _TICKET_TOKEN = "uB7xQ2mK9rW4tY6pL1sD8fG3hJ5kZ0cV-nMbQeRtYuI"  # noqa: S105  # made up
 _LEASE_ID = "l_8f3kQ2mXw1aZ"
 _TICKET_ID = "l_Qw7yT0bN4cVd"
-_GPU = "GPU-4f1c2b7e"
+_GPU, _OTHER_GPU = "GPU-4f1c2b7e", "GPU-9a0d5e13"
 _AT, _UNTIL, _LATER = "2026-11-21T10:00:00.000Z", "2026-11-21T10:05:00.000Z", "2026-11-21T10:07:30.000Z"
 _AT_S, _UNTIL_S = 1_795_255_200, 1_795_255_500
 _ENDPOINT = Endpoint("127.0.0.1", 8188)
@@ -119,11 +119,21 @@ LEASED = LeaseAnswer(
     state="ready",
     granted_at=_AT,
     expires_at=_UNTIL,
+    ends_at=None,
     ttl_seconds=300,
     gpus=(_GPU,),
+    cuda_visible_devices=_GPU,
     vram_mib=16_384,
+    joined=False,
 )
-LEASED_BARE = structs.replace(LEASED, target=None, consumer=None, vram_mib=None)
+LEASED_BARE = structs.replace(
+    LEASED,
+    target=None,
+    consumer=None,
+    gpus=(_GPU, _OTHER_GPU),
+    cuda_visible_devices=f"{_GPU},{_OTHER_GPU}",
+    vram_mib=8_192,
+)
 
 _HOLDER = Ahead(_LEASE_ID, "comfyui", "ann", 0, "ready")
 TICKET = TicketView(
@@ -151,15 +161,19 @@ LEASE = LeaseView(
     priority=0,
     granted_at=_AT,
     expires_at=_UNTIL,
+    ends_at=None,
     ttl_seconds=300,
     gpus=(_GPU,),
+    cuda_visible_devices=_GPU,
     vram_mib=16_384,
     adopted=False,
+    joined=False,
     why="",
     until=_UNTIL,
 )
 ENDED = EndedView(id=_LEASE_ID, what="lease", target="comfyui", consumer="comfyui", reason="expired", ended_at=_UNTIL)
-RENEWED = RenewAnswer(TOKEN, _LATER, 300)
+RENEWED = RenewAnswer(TOKEN, _LATER, 300, None)
+RENEWED_TOLD = RenewAnswer(TOKEN, _LATER, 300, _UNTIL)
 RELEASED = ReleasedAnswer(released=True)
 NOT_RELEASED = ReleasedAnswer(released=False, reason="unknown_or_expired")
 FORECAST = ForecastAnswer(

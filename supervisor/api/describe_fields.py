@@ -22,9 +22,12 @@ FIELDS: dict[str, str] = {
     "container_count": "All containers of the target.",
     "containers": "Its containers.",
     "create": "What to type so that an absent target's containers exist again.",
+    "cuda_visible_devices": "The UUIDs of its GPUs, as the environment variable `CUDA_VISIBLE_DEVICES` takes them.",
     "detail": "More about it, for people; empty where there is no more.",
     "dry_run": "Ask for nothing: the answer says what would happen now.",
     "ended_at": "When it ended (RFC 3339, UTC).",
+    "ends_at": "Others wait, and the lease ends then if they still do, however often it is renewed (RFC 3339, UTC); "
+    "null: nobody has been told so.",
     "endpoint": "The master's first published port; null if it publishes none.",
     "engine": "The container engine: whether what is known of it is current.",
     "events": "Facts, oldest first.",
@@ -47,6 +50,7 @@ FIELDS: dict[str, str] = {
     "host": "The host's name.",
     "id": "A public id: it names, and opens nothing.",
     "index": "Its number on this machine.",
+    "joined": "Whether it shares its running target with other leases.",
     "journal": "The journal: whether promises can be written down.",
     "label": "The label that is meant.",
     "largest_gpu_mib": "The size of the largest GPU, in MiB.",
@@ -131,6 +135,10 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("EventsQuery", "after"): "Only facts behind this one, oldest first; without it, the newest ones.",
     ("EventsQuery", "target"): "Only facts about this target.",
     ("ForecastAnswer", "code"): "What it would be refused with, now or after a wait of 0 s; null if it is granted.",
+    ("LeaseBody", "gpu_class"): "Only for a bare lease: the class of its GPUs, `high`, `low`, or a name that the "
+    "configuration gives; null: any.",
+    ("LeaseBody", "gpus"): "Only for a bare lease: how many GPUs.",
+    ("LeaseBody", "vram_mib"): "Only for a bare lease: what it needs on each of its GPUs, in MiB; null: all of them.",
     ("LeaseBody", "priority"): "The rank in the queue; null: the target's own, from its label `gpu.priority`.",
     ("LeaseBody", "queue"): "Answer 202 with a ticket where it is busy, at once or when `wait_seconds` has run out.",
     ("LeaseBody", "target"): "The target to lease; without it (and `consumer`), a bare lease for any process.",
@@ -180,6 +188,7 @@ CHECKED: dict[tuple[str, str], dict[str, str]] = {
         ("AcquireBody", "target"),
         ("LeaseBody", "target"),
         ("LeaseBody", "consumer"),
+        ("LeaseBody", "gpu_class"),
         ("ReleaseBody", "target"),
     )
 }

@@ -16,14 +16,17 @@ from supervisor.api.shapes import LeaseAnswer, ReleasedAnswer, RenewAnswer, Tick
 from supervisor.api.times import rfc3339
 from supervisor.api.tokens import digest, key_scope
 from supervisor.api.views.forecast import forecast_view
-from supervisor.api.views.leases import held
+from supervisor.api.views.leases import held, is_joined, visible_devices
 from supervisor.core.inputs import Acquire, Claim, Release, Renew
 from supervisor.core.model import Terms
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed
 from supervisor.core.requests import unknown_lease
+from supervisor.core.values import BadValue, parse_class
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 DEFAULTS = LeaseBody()
+#: What only a bare lease asks for, and the labels that say it for a target.
+BARE_ONLY = {"gpus": "gpu.devices", "vram_mib": "gpu.vram", "gpu_class": "gpu.class"}
 
 
 # ---- ask
@@ -61,7 +64,7 @@ async def lease(api: Context, call: Call) -> Answer:
             if digest(token) != granted.lease.token_hash:
                 call.settled()
                 raise _secret_changed()
-            return answer(_lease_answer(api, granted, token), 201)
+            return answer(await _lease_answer(api, granted, token), 201)
         case Queued() as queued:
             return await _ticket_answer(api, call, token_of(queued.ticket_id))
         case Refused() as refused:
@@ -84,15 +87,30 @@ def _terms(body: LeaseBody, target: str | None) -> Terms:
         ttl_ms=body.ttl_seconds * 1000,
         wait_ready=body.wait_ready,
         ready_timeout_ms=body.ready_timeout_seconds * 1000,
+        gpus=body.gpus,
+        vram_mib=body.vram_mib,
+        gpu_class=_gpu_class(body),
     )
+
+
+def _gpu_class(body: LeaseBody) -> str | None:
+    try:
+        return parse_class(body.gpu_class) if body.gpu_class is not None else None
+    except BadValue as error:
+        raise refuse("bad_request", f"gpu_class: {error}; {error.hint}", field="gpu_class") from None
 
 
 def _target(body: LeaseBody) -> str | None:
     if body.target is not None and body.consumer is not None and body.target != body.consumer:
         raise refuse("bad_request", "target and consumer are two names for one thing: give one", field="consumer")
-    if body.target is not None:
-        return target_name("target", body.target)
-    return target_name("consumer", body.consumer) if body.consumer is not None else None
+    name = body.consumer if body.target is None else body.target
+    if name is None:
+        return None
+    for field, label in BARE_ONLY.items():
+        if getattr(body, field) != getattr(DEFAULTS, field):
+            detail = f"{field} is for a bare lease: of a target its labels say it ({label})"
+            raise refuse("bad_request", detail, field=field)
+    return target_name("consumer" if body.target is None else "target", name)
 
 
 def _idempotency_key(call: Call) -> str | None:
@@ -118,9 +136,11 @@ def _secret_changed() -> Exception:
     )
 
 
-def _lease_answer(api: Context, granted: Granted, token: str) -> LeaseAnswer:
+async def _lease_answer(api: Context, granted: Granted, token: str) -> LeaseAnswer:
     lease = granted.lease
     expires_wall_ms = api.expires_wall_ms(granted)
+    # A bare lease has its GPUs for itself: nothing has to be looked up.
+    joined = lease.target is not None and await api.desk.read(lambda state, _now: is_joined(state, lease))
     return LeaseAnswer(
         token=token,
         id=lease.id,
@@ -131,11 +151,18 @@ def _lease_answer(api: Context, granted: Granted, token: str) -> LeaseAnswer:
         state=granted.state,
         reason=granted.reason or UNSET,
         granted_at=rfc3339(lease.granted_wall_ms),
-        expires_at=rfc3339(expires_wall_ms) if expires_wall_ms is not None else None,
+        expires_at=_told(expires_wall_ms),
+        ends_at=_told(api.outside(lease.ends_at_ms)),
         ttl_seconds=lease.terms.ttl_ms // 1000,
         gpus=lease.gpus,
+        cuda_visible_devices=visible_devices(lease),
         vram_mib=lease.vram_mib,
+        joined=joined,
     )
+
+
+def _told(wall_ms: int | None) -> str | None:
+    return rfc3339(wall_ms) if wall_ms is not None else None
 
 
 async def _ticket_answer(api: Context, call: Call, token: str) -> Answer:
@@ -178,7 +205,7 @@ async def claim(api: Context, call: Call) -> Answer:
     if isinstance(reply, Refused):
         raise await api.refusal(reply)
     assert isinstance(reply, Granted), f"no answer to a claim: {reply}"
-    return answer(_lease_answer(api, reply, token))
+    return answer(await _lease_answer(api, reply, token))
 
 
 async def renew(api: Context, call: Call) -> Answer:
@@ -189,9 +216,8 @@ async def renew(api: Context, call: Call) -> Answer:
     if isinstance(reply, Refused):
         raise await api.refusal(reply)
     assert isinstance(reply, Renewed), f"no answer to a renewal: {reply}"
-    expires_wall_ms = api.outside(reply.expires_at_ms)
-    expires_at = rfc3339(expires_wall_ms) if expires_wall_ms is not None else None
-    return answer(RenewAnswer(token, expires_at, reply.ttl_ms // 1000))
+    expires_at, ends_at = _told(api.outside(reply.expires_at_ms)), _told(api.outside(reply.ends_at_ms))
+    return answer(RenewAnswer(token, expires_at, reply.ttl_ms // 1000, ends_at))
 
 
 async def give_back(api: Context, call: Call) -> Answer:

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from supervisor.core.values import VRAM_MAX_MIB
+
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Rank = Annotated[int, Meta(ge=-1000, le=1000)]
 Name = Annotated[str, Meta(max_length=256)]
@@ -45,6 +47,7 @@ class ReleaseBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class LeaseBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``POST /v1/lease``. ``consumer`` is another name for ``target``; with neither it is a bare lease.
 
+    ``gpus``, ``vram_mib`` (on each of them) and ``gpu_class`` are a bare lease's: a target's labels say it.
     ``dry_run``: nothing is asked for; the answer says what would happen.
     """
 
@@ -58,6 +61,9 @@ class LeaseBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ready_timeout_seconds: Count = 900
     queue: bool = False
     dry_run: bool = False
+    gpus: Annotated[int, Meta(ge=1, le=64)] = 1
+    vram_mib: Annotated[int, Meta(ge=1, le=VRAM_MAX_MIB)] | None = None
+    gpu_class: Name | None = None
 
 
 class ClaimBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -64,7 +64,7 @@ ENDED = {
     "target_timeout": "has ended: its target was not ready in time",
     "target_gone": "has ended: its containers were removed",
     "insufficient_vram": "has ended: its room is taken by what nobody may stop",
-    "max_hold": "has ended: it was held for as long as its target may be while others wait",
+    "max_hold": "has ended: it was held for as long as it may be while others wait",
 }
 TICKET_ENDED = {
     "cancelled": "was cancelled",
@@ -91,10 +91,10 @@ def sentence(fact: AnyFact) -> str:
         case TargetReady():
             return f"{fact.target} is ready after {fact.took_ms / 1000:.1f} s (lease {fact.id})"
         case GpuClosed():
-            return f"GPU {fact.uuid} is closed: {shown(fact.detail, 300)}"
+            return f"GPU {shown(fact.uuid)} is closed: {shown(fact.detail, 300)}"
         case GpuOpened():
             how = GPU_OPENED.get(fact.reason, shown(fact.reason))
-            return f"GPU {fact.uuid} is open again: {how}"
+            return f"GPU {shown(fact.uuid)} is open again: {how}"
         case UseSeen():
             return f"{fact.target} was seen to use {fact.peak_mib} MiB, more than ever before"
         case TargetDown():
@@ -142,7 +142,7 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
         case LeaseGranted():
             if fact.adopted:
                 return f"{named(fact.terms.target)} was adopted: it ran while nobody held the GPU (lease {fact.id})"
-            warm = " (still running)" if fact.warm else ""
+            warm = " (still running)" if fact.warm else ", which others hold too," if fact.joins else ""
             who = shown(fact.terms.owner)
             return f"{named(fact.terms.target)}{warm} is leased to {who} (lease {fact.id}, fence {fact.fence})"
         case RoomVerified():
@@ -153,7 +153,8 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
             return f"lease {fact.id} is renewed by {fact.ttl_ms // 1000} s at a time from now on"
         case LeaseTold():
             until = rfc3339(fact.wall_ms + fact.ends_at_ms - fact.at_ms)
-            whose = f"the lease of {shown(fact.owner)} on {named(fact.target)}"
+            on = f"the lease of {shown(fact.owner)} on {fact.target}"
+            whose = on if fact.target is not None else f"the bare lease of {shown(fact.owner)}"
             return f"others wait: {whose} ends at {until} if they still do (lease {fact.id})"
         case LeaseEnded():
             how = ENDED.get(fact.reason, f"has ended ({shown(fact.reason)})")

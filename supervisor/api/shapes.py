@@ -125,15 +125,19 @@ class LeaseAnswer(Struct, frozen=True, kw_only=True):
     reason: str | UnsetType = UNSET
     granted_at: str
     expires_at: str | None
+    ends_at: str | None
     ttl_seconds: int
     gpus: tuple[str, ...]
+    cuda_visible_devices: str
     vram_mib: int | None
+    joined: bool
 
 
 class RenewAnswer(Struct, frozen=True):
     token: str
     expires_at: str | None
     ttl_seconds: int
+    ends_at: str | None
 
 
 class ReleasedAnswer(Struct, frozen=True):
@@ -218,10 +222,13 @@ class LeaseView(Struct, frozen=True, kw_only=True):
     priority: int
     granted_at: str
     expires_at: str | None
+    ends_at: str | None
     ttl_seconds: int
     gpus: tuple[str, ...]
+    cuda_visible_devices: str
     vram_mib: int | None
     adopted: bool
+    joined: bool
     why: str
     until: str | None
 

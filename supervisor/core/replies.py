@@ -32,9 +32,12 @@ class Queued(Struct, frozen=True):
 
 
 class Renewed(Struct, frozen=True):
+    """``ends_at_ms``: others wait, and the lease ends then however often it is renewed, if they still do."""
+
     request_id: int
     expires_at_ms: int | None
     ttl_ms: int
+    ends_at_ms: int | None = None
 
 
 class Released(Struct, frozen=True):

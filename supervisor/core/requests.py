@@ -349,4 +349,4 @@ def renew(txn: Txn, request: Renew) -> None:
             refusal = Refusal("lease_unknown", "this is a ticket, not yet a lease: there is nothing to renew")
         return txn.refuse(request.request_id, refusal)
     start_ttl(txn, lease)
-    return txn.reply(Renewed(request.request_id, promise(txn, lease), lease.terms.ttl_ms))
+    return txn.reply(Renewed(request.request_id, promise(txn, lease), lease.terms.ttl_ms, lease.ends_at_ms))

@@ -152,16 +152,19 @@ async def serving(app: Any, limits: Limits | None = None, unix_socket: Path | No
 
 
 @contextlib.asynccontextmanager
-async def _box(containers: Iterable[Container], facts: list[AnyFact] | None) -> AsyncIterator[Rig]:
-    if facts is None:
+async def _box(
+    containers: Iterable[Container], facts: list[AnyFact] | None, core: Settings | None
+) -> AsyncIterator[Rig]:
+    if facts is None and core is None:
         async with rig(*containers) as box:
             yield box
         return
     box = Rig(*containers)
-    state = replay(Settings(gpus=GPUS), None, [facts])
-    box.disk.facts = list(facts)
+    core = core or Settings(gpus=GPUS)
+    state = replay(core, None, [facts or []])
+    box.disk.facts = list(facts or [])
     clock = Clock(state.durable, "boot")
-    box.pump = Pump(Kernel(state), box.disk, box.engine, SimulatedGpus(GPUS), clock, lambda _seq, _fact: None)
+    box.pump = Pump(Kernel(state), box.disk, box.engine, SimulatedGpus(core.gpus), clock, lambda _seq, _fact: None)
     owner = asyncio.ensure_future(box.pump.run(Started("boot", clock.boot_ms(), "v", first=False)))
     box.engine.watch(box.pump.post)
     try:
@@ -178,10 +181,14 @@ async def house(
     unix_socket: Path | None = None,
     secret: bytes = SECRET,
     facts: list[AnyFact] | None = None,
+    core: Settings | None = None,
     **app: Any,
 ) -> AsyncIterator[House]:
-    """Two stopped targets, a and b, unless told otherwise. ``facts``: the journal of one that ran before."""
-    async with _box(containers or (container("a"), container("b")), facts) as box:
+    """Two stopped targets, a and b, unless told otherwise. ``facts``: the journal of one that ran before.
+
+    ``core``: the core's settings, where one GPU is not enough.
+    """
+    async with _box(containers or (container("a"), container("b")), facts, core) as box:
         made = House(box, Logs())
         built = build_app(box.pump, mint=TokenMint(secret), logs=made.logs, version="1.2.3", **app)
         await until(lambda: made.state.durable.first_sync_done)

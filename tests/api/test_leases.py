@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from supervisor.core.facts import LeaseEnded, LeaseGranted
+from supervisor.core.facts import LeaseEnded, LeaseGranted, LeaseTold
+from supervisor.core.model import Gpu
+from supervisor.core.state import Settings
 from tests.api.house import House, container, house, run, until
 
 RFC3339_MS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -29,10 +31,12 @@ def test_a_lease_is_answered_with_everything_its_holder_needs():
             assert answer.headers["cache-control"] == "no-store"
             assert body.keys() == {
                 *("token", "id", "fence", "target", "consumer", "owner", "state"),
-                *("granted_at", "expires_at", "ttl_seconds", "gpus", "vram_mib"),
+                *("granted_at", "expires_at", "ends_at", "ttl_seconds", "gpus", "cuda_visible_devices", "vram_mib"),
+                "joined",
             }
             assert (body["target"], body["consumer"], body["owner"], body["state"]) == ("a", "a", "ann", "ready")
             assert (body["fence"], body["gpus"], body["vram_mib"]) == (1, ["SIM-0"], 8_192)
+            assert (body["cuda_visible_devices"], body["ends_at"], body["joined"]) == ("SIM-0", None, False)
             assert re.fullmatch(r"l_[\w-]{12}", body["id"])
             assert 55 < seconds_from_now(body["expires_at"]) < 61
             assert RFC3339_MS.fullmatch(body["granted_at"])
@@ -52,6 +56,96 @@ def test_a_bare_lease_and_a_consumer_are_leases_too():
             await it.client.delete(f"/v1/lease/{bare['token']}")
             named = await it.post("/v1/lease", {"consumer": "a"})
             assert (named.status_code, named.json()["target"]) == (201, "a")
+
+    run(story())
+
+
+TWO = Settings(
+    gpus=(Gpu("SIM-0", 0, total_mib=24_576, used_mib=0), Gpu("SIM-1", 1, total_mib=8_192, used_mib=0)),
+)
+
+
+def test_a_bare_lease_asks_for_gpus_a_size_and_a_class_and_gets_what_cuda_is_told():
+    async def story() -> None:
+        async with house(core=TWO) as it:
+            small = (await it.lease(vram_mib=4_096, gpu_class="low")).json()
+            assert (small["gpus"], small["vram_mib"], small["cuda_visible_devices"]) == (["SIM-1"], 4_096, "SIM-1")
+            both = (await it.lease(gpus=2, vram_mib=2_048)).json()
+            assert both["gpus"] == ["SIM-0", "SIM-1"]
+            assert both["cuda_visible_devices"] == "SIM-0,SIM-1"
+            seen = (await it.get(f"/v1/lease/{both['token']}")).json()
+            assert (seen["cuda_visible_devices"], seen["vram_mib"], seen["joined"]) == ("SIM-0,SIM-1", 2_048, False)
+            more = await it.lease(gpus=3)
+            assert (more.status_code, more.json()["code"]) == (503, "insufficient_vram")
+            unknown = await it.lease(gpu_class="medium")
+            assert (unknown.status_code, unknown.json()["code"]) == (503, "gpu_unavailable")
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        pytest.param({"target": "a", "gpus": 2}, "gpus", "gpu.devices", id="gpus of a target"),
+        pytest.param({"consumer": "a", "vram_mib": 1}, "vram_mib", "gpu.vram", id="the size of a target"),
+        pytest.param({"target": "a", "gpu_class": "low"}, "gpu_class", "gpu.class", id="the class of a target"),
+        pytest.param({"gpus": 0}, "gpus", "1", id="no gpu"),
+        pytest.param({"gpus": 65}, "gpus", "64", id="more gpus than a machine has"),
+        pytest.param({"vram_mib": 0}, "vram_mib", "1", id="no memory"),
+        pytest.param({"vram_mib": "8GiB"}, "vram_mib", "int", id="a size in words"),
+        pytest.param({"gpu_class": "Low"}, "gpu_class", "did you mean low?", id="a class that is no name"),
+    ],
+)
+def test_what_a_bare_lease_cannot_ask_for_is_refused_by_its_field(body, field, said):
+    async def story() -> None:
+        async with house(core=TWO) as it:
+            refused = await it.post("/v1/lease", body)
+            assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (400, "bad_request", field)
+            assert said in refused.json()["detail"]
+            assert not it.state.durable.leases
+
+    run(story())
+
+
+def test_a_key_tells_requests_for_other_gpus_apart():
+    async def story() -> None:
+        async with house(core=TWO) as it:
+            first = await it.lease(key="k", gpus=1, vram_mib=1_024)
+            again = await it.lease(key="k", vram_mib=1_024)
+            assert (again.status_code, again.json()["token"]) == (201, first.json()["token"])
+            for other in ({"gpus": 2, "vram_mib": 1_024}, {"vram_mib": 2_048}, {"vram_mib": 1_024, "gpu_class": "low"}):
+                refused = await it.lease(key="k", **other)
+                assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_conflict")
+
+    run(story())
+
+
+def test_who_joins_a_target_is_told_that_others_have_it_too():
+    async def story() -> None:
+        async with house(container("a", max_holders=2)) as it:
+            first = (await it.lease("a")).json()
+            second = (await it.lease("a")).json()
+            assert (first["joined"], second["joined"]) == (False, True)
+            assert (await it.get(f"/v1/lease/{first['token']}")).json()["joined"] is True
+            await it.client.delete(f"/v1/lease/{second['token']}")
+            assert (await it.get(f"/v1/lease/{first['token']}")).json()["joined"] is False
+
+    run(story())
+
+
+def test_a_holder_is_told_when_its_lease_ends_because_others_wait():
+    async def story() -> None:
+        async with house(facts=[]) as it:
+            token = (await it.lease()).json()["token"]
+            assert (await it.post(f"/v1/lease/{token}/renew")).json()["ends_at"] is None
+            facts = list(it.box.disk.facts)
+        last = facts[-1]
+        (id_,) = (fact.id for fact in facts if isinstance(fact, LeaseGranted))
+        told = LeaseTold(last.at_ms, last.wall_ms, id=id_, ends_at_ms=last.at_ms + 900_000, owner="ann", target=None)
+        async with house(facts=[*facts, told]) as it:
+            renewed = (await it.post(f"/v1/lease/{token}/renew")).json()
+            assert 880 < seconds_from_now(renewed["ends_at"]) < 901
+            assert (await it.get(f"/v1/lease/{token}")).json()["ends_at"] == renewed["ends_at"]
 
     run(story())
 

@@ -118,7 +118,9 @@ def _crossed(ask: Ask) -> bool:
     body = json.loads(ask.body or b"{}")
     if ask.path == "/release":
         return bool(body.get("force", False)) == (body.get("lease_token") is not None) or "force" in body
-    return ask.path == "/v1/lease" and None not in (body.get("target"), body.get("consumer"))
+    names = [body[name] for name in ("target", "consumer") if body.get(name) is not None]
+    bare = (body.get("gpus", 1), body.get("vram_mib"), body.get("gpu_class"))
+    return ask.path == "/v1/lease" and (len(names) == 2 or (len(names) == 1 and bare != (1, None, None)))
 
 
 def _forbidden(described: Described, ask: Ask) -> bool:

@@ -17,10 +17,13 @@ from supervisor.core.facts import (
     ContainerRefused,
     ContainerSpared,
     FirstSync,
+    GpuClosed,
+    GpuOpened,
     LeaseEnded,
     LeaseGranted,
     LeaseRestarted,
     LeaseRetimed,
+    LeaseTold,
     ResidencyBegan,
     ResidencyEnded,
     RoomVerified,
@@ -33,6 +36,7 @@ from supervisor.core.facts import (
     TicketEnded,
     TicketKept,
     TicketQueued,
+    UseSeen,
     WindowOpened,
 )
 from supervisor.core.model import Terms
@@ -88,6 +92,7 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     (granted(), "comfyui is leased to ann (lease l_1, fence 4)"),
     (granted(warm=True), "comfyui (still running) is leased to ann (lease l_1, fence 4)"),
     (granted(BARE), "the GPU alone is leased to ann (lease l_1, fence 4)"),
+    (granted(joins="l_0"), "comfyui, which others hold too, is leased to ann (lease l_1, fence 4)"),
     (granted(adopted=True), "comfyui was adopted: it ran while nobody held the GPU (lease l_1)"),
     (RoomVerified(**AT, id="l_1", target="comfyui"), "there is room for comfyui: it may run (lease l_1)"),
     (TargetReady(**AT, id="l_1", target="comfyui", took_ms=3_240), "comfyui is ready after 3.2 s (lease l_1)"),
@@ -102,6 +107,19 @@ SENTENCES: list[tuple[AnyFact, str]] = [
         ended("target_failed", detail="container x exited with code 1"),
         "the lease of ann on comfyui has ended: its target failed to start: container x exited with code 1",
     ),
+    (
+        ended("max_hold", resident=True),
+        "the lease of ann on comfyui has ended: it was held for as long as it may be while others wait; "
+        "comfyui stays resident",
+    ),
+    (
+        LeaseTold(**AT, id="l_1", ends_at_ms=31_000, owner="ann", target="comfyui"),
+        "others wait: the lease of ann on comfyui ends at 2026-09-21T14:13:50.000Z if they still do (lease l_1)",
+    ),
+    (
+        LeaseTold(**AT, id="l_1", ends_at_ms=31_000, owner="ann", target=None),
+        "others wait: the bare lease of ann ends at 2026-09-21T14:13:50.000Z if they still do (lease l_1)",
+    ),
     (ended("something new"), "the lease of ann on comfyui has ended (something new)"),
     (
         ResidencyBegan(**AT, target="comfyui", project="p", reason="first_start"),
@@ -114,6 +132,7 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     (no_longer("evicted", "l_2", "whisper", "bob"), "comfyui was evicted to make room for whisper of bob"),
     (no_longer("evicted", "l_2", None, "bob"), "comfyui was evicted to make room for the GPU alone of bob"),
     (no_longer("operator"), "comfyui was evicted by an operator"),
+    (no_longer("unused"), "comfyui was stopped: nobody leased it for its idle timeout"),
     (no_longer("stopped"), "comfyui is not resident any more: nothing of it has run for a while"),
     (refused("no_lease"), "container comfyui-1 of comfyui was killed: it ran without a lease (no_lease)"),
     (
@@ -140,6 +159,11 @@ SENTENCES: list[tuple[AnyFact, str]] = [
         StopFailed(**AT, container_id="c1", container="comfyui-1", target="comfyui", error="no answer"),
         "container comfyui-1 of comfyui cannot be stopped: no answer; its GPU stays closed",
     ),
+    (UseSeen(**AT, target="comfyui", peak_mib=9_216), "comfyui was seen to use 9216 MiB, more than ever before"),
+    (GpuClosed(**AT, uuid="SIM-0", detail="512 MiB stay in use"), "GPU SIM-0 is closed: 512 MiB stay in use"),
+    (GpuOpened(**AT, uuid="SIM-0", reason="clean"), "GPU SIM-0 is open again: its memory came back"),
+    (GpuOpened(**AT, uuid="SIM-0", reason="used"), "GPU SIM-0 is open again: something runs on it by right"),
+    (GpuOpened(**AT, uuid="SIM-0", reason="operator"), "GPU SIM-0 is open again: an operator said that it is clean"),
     (
         TargetRemembered(**AT, name="comfyui", project="p", working_dir="/x", config_files="/x/y"),
         "comfyui is known (Compose project p)",
@@ -182,11 +206,11 @@ def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
             values[info.name] = ours[info.name]
         elif info.name == "terms":
             values[info.name] = Terms(target="comfyui", owner=data.draw(text), priority=1, ttl_ms=1)
-        elif info.name in {"residents", "gpus"}:
+        elif info.name in {"residents", "gpus", "holders"}:
             values[info.name] = ("a",)
         elif info.name == "action":
             values[info.name] = "kill"
-        elif info.name.endswith("_ms") or info.name in {"fence", "count", "vram_mib"}:
+        elif info.name.endswith(("_ms", "_mib")) or info.name in {"fence", "count"}:
             values[info.name] = data.draw(st.integers(0, 2**40))
         elif info.type is bool or info.name in {"token_known", "resident", "adopted", "warm", "needs_cold_start"}:
             values[info.name] = data.draw(st.booleans())

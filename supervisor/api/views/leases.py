@@ -66,13 +66,29 @@ def lease_view(state: State, now: Now, lease: Lease) -> LeaseView:
         priority=lease.terms.priority,
         granted_at=rfc3339(lease.granted_wall_ms),
         expires_at=at(now, expires_at_ms),
+        ends_at=at(now, lease.ends_at_ms),
         ttl_seconds=lease.terms.ttl_ms // 1000,
         gpus=lease.gpus,
+        cuda_visible_devices=visible_devices(lease),
         vram_mib=lease.vram_mib,
         adopted=lease.adopted,
+        joined=is_joined(state, lease),
         why=_why_not_ready(state, lease),
         until=at(now, _until(state, lease)),
     )
+
+
+def visible_devices(lease: Lease) -> str:
+    """Return what ``CUDA_VISIBLE_DEVICES`` is for a process of this lease.
+
+    Source: CUDA takes UUIDs there as NVML spells them (CUDA C++ programming guide, "CUDA environment variables").
+    """
+    return ",".join(lease.gpus)
+
+
+def is_joined(state: State, lease: Lease) -> bool:
+    """Return whether the target of a lease has other holders too."""
+    return lease.target is not None and len(state.holders_of(lease.target)) > 1
 
 
 def _until(state: State, lease: Lease) -> int | None:
