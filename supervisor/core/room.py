@@ -378,7 +378,7 @@ def place(
     """
     lead = state.lease_of(wish.target) if wish.target is not None else None
     if lead is not None:
-        return _join(state, lead, own_id)
+        return _join(state, lead, keep_off, own_id)
     others = []
     for other in occupants(state):
         mine = other.id == own_id or (wish.target is not None and other.target == wish.target)
@@ -396,7 +396,7 @@ def place(
         if isinstance(fit, Refusal):
             refusals.append(fit)
         elif gpu.uuid in keep_off:
-            refusals.append(Refusal("gpu_busy", f"{len(state.queue)} others wait in the queue", {"holder": None}))
+            refusals.append(_others_wait(state))
         else:
             fits.append(fit)
     wanted = max(wish.count, len(wish.pinned))
@@ -410,8 +410,10 @@ def place(
     return Placement(gpus, needs.pop() if len(needs) == 1 else wish.need_mib, tuple(evicts))
 
 
-def _join(state: State, lead: Lease, own_id: str) -> Placement | Refusal:
-    """Let another caller into a target that is leased, if its labels allow so many; who may claim it counts."""
+def _join(state: State, lead: Lease, keep_off: Collection[str], own_id: str) -> Placement | Refusal:
+    """Let another caller into a target that is leased, if its labels allow so many; who may claim it counts. One after
+    the other they could hold the GPU for ever, so those who wait for it come first.
+    """
     spec = spec_of(state, lead.target or "")
     claimants = (id_ for id_ in state.windows if id_ != own_id)
     claims = sum(state.durable.tickets[id_].terms.target == lead.target for id_ in claimants)
@@ -419,6 +421,8 @@ def _join(state: State, lead: Lease, own_id: str) -> Placement | Refusal:
     full = spec is None or holders >= spec.max_holders or spec.project != lead.project
     if full or lead.adopted or lead.id in state.observed.down_since:
         return _held_by(_lease(state, lead))
+    if not set(lead.gpus).isdisjoint(keep_off):
+        return _others_wait(state)
     return Placement(lead.gpus, lead.vram_mib, joins=lead.id)
 
 
@@ -568,6 +572,10 @@ def _held_by(other: Occupant) -> Refusal:
         return Refusal("gpu_busy", detail, {"holder": None, "owner": other.owner})
     context = {"holder": other.target, "owner": other.owner, "lease": other.id}
     return Refusal("gpu_busy", f"{whose} holds the GPU (owner {other.owner})", context)
+
+
+def _others_wait(state: State) -> Refusal:
+    return Refusal("gpu_busy", f"{len(state.queue)} others wait in the queue", {"holder": None})
 
 
 def _too_young(other: Occupant) -> Refusal:

@@ -348,9 +348,6 @@ def _serve_one(txn: Txn) -> bool:
     able = {gpu.uuid for gpu in state.observed.gpus if gpu.state == "ok"}
     taken: set[str] = set()
     for _, ticket in policy.in_turn(state):
-        joins = ticket.terms.target in state.leases_by_target
-        if taken >= able and ticket.window_until_ms is None and not joins:
-            continue
         refusal = not_leasable(state, ticket.terms)
         if refusal is not None:
             end_ticket(txn, ticket, refusal.code, refusal)
@@ -360,7 +357,8 @@ def _serve_one(txn: Txn) -> bool:
             continue  # its room is reserved
         terms = callers[-1].terms if callers else ticket.terms
         wish = wish_of(state, terms)
-        found = place(state, txn.now.at_ms, wish, keep_off=taken, own_id=ticket.id)
+        keep_off = taken if ticket.window_until_ms is None else ()
+        found = place(state, txn.now.at_ms, wish, keep_off=keep_off, own_id=ticket.id)
         if isinstance(found, Placement) and callers:
             known = ticket.token_known
             grant(txn, id_=ticket.id, token_hash=ticket.token_hash, token_known=known, terms=terms, place=found)
@@ -372,6 +370,8 @@ def _serve_one(txn: Txn) -> bool:
             end_ticket(txn, ticket, found.code, found)
             return True
         taken |= reach(state, wish)
+        if taken >= able:
+            return False
     return False
 
 

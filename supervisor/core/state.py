@@ -354,7 +354,8 @@ class State:
 
         Whoever waits gains on it by aging, so nobody is overtaken for longer than ``affinity_points`` take to age.
         """
-        if self.settings.aging_per_minute <= 0 or target not in self.durable.residents:
+        loaded = target in self.durable.residents or target in self.leases_by_target
+        if self.settings.aging_per_minute <= 0 or not loaded:
             return rank
         return (rank[0] - 60_000 * self.settings.affinity_points, rank[1])
 

@@ -299,6 +299,23 @@ def test_a_second_caller_joins_at_once_and_the_target_is_released_when_the_last_
     assert "a" in box.state.durable.residents
 
 
+def test_who_would_join_waits_behind_those_who_wait_for_the_gpu_within_a_bound():
+    box = Box(container("a", max_holders=9), container("b"), aging_per_minute=1, affinity_points=1.0)
+    first = box.lease("a")
+    swap = box.ask("b", wait_ms=3_600_000, wait_ready=False)
+    box.advance(30)
+    second = box.ask("a", wait_ready=False)
+    assert box.code(second) == "Granted", "b has waited for half a minute more, a point is one"
+
+    box.advance(45)
+    third = box.ask("a", wait_ms=3_600_000, wait_ready=False)
+    assert box.code(third) == "", "holders that join one after the other would keep b waiting for ever"
+    box.release(first)
+    box.release(second)
+
+    assert (box.code(swap), box.code(third)) == ("Granted", "")
+
+
 def test_who_joins_a_target_that_starts_is_answered_when_it_is_ready():
     box = Box(container("a", max_holders=3))
     first, second = box.ask("a"), box.ask("a")

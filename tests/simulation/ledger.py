@@ -161,7 +161,8 @@ class Ledger(Struct):
 
     def bonus(self, target: str | None, place: Place | None = None) -> float:
         """What the first ticket for a loaded target counts more: it saves a swap."""
-        if self.aging_per_minute <= 0 or target not in self.residents:
+        loaded = target is not None and (target in self.residents or self.lease_of(target) is not None)
+        if self.aging_per_minute <= 0 or not loaded:
             return 0.0
         if place is not None:
             same = [other for other in self.in_order(self.at_ms) if other.target == target]
@@ -247,8 +248,8 @@ class Ledger(Struct):
         place = self.tickets[fact.id]
         lead = self.lease_of(place.target) if place.target is not None else None
         again = place.window
-        if not again and lead is None:
-            require(now.dirty.isdisjoint(fact.gpus), "no window opens on a GPU that is closed")
+        require(again or lead or now.dirty.isdisjoint(fact.gpus), "no window opens on a GPU that is closed")
+        if not again:
             self._nobody_is_overtaken(fact, place, 0, now)
         place.window, place.gpus, place.vram_mib = True, fact.gpus, fact.vram_mib
         if lead is None and not again:
@@ -266,7 +267,7 @@ class Ledger(Struct):
         require((lead.id if lead is not None else None) == fact.joins, "a lease of a leased target joins the first")
         if lead is not None:
             self._join(lead, fact, now)
-        elif place is None or not place.window:
+        if place is None or not place.window:
             self._nobody_is_overtaken(fact, place, fact.terms.priority, now)
         self.fence = fact.fence
         self.granted.add(fact.id)

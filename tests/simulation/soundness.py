@@ -43,7 +43,7 @@ def _check_nobody_is_forgotten(state: State, now: Now) -> None:
     """Walk the whole queue, as slowly as it gets: nobody is left waiting who could be served."""
     if policy.standstill(state) or policy.not_now(state):
         return
-    loaded, turns = set(state.durable.residents), []
+    loaded, turns = {*state.durable.residents, *state.leases_by_target}, []
     for ticket in state.queue:
         warm = ticket.terms.target in loaded
         loaded.discard(ticket.terms.target or "")
