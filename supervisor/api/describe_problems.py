@@ -13,6 +13,14 @@ from supervisor.core.errors import CODES
 from supervisor.core.model import Problem
 
 
+class ForeignProcess(Struct, frozen=True, kw_only=True):
+    """A process on a GPU that the supervisor may not stop."""
+
+    pid: int
+    used_mib: int | None
+    container: str | None
+
+
 class ProblemDetails(Struct, frozen=True, kw_only=True):
     """Why a request was not answered as it wished: RFC 9457, as ``application/problem+json``.
 
@@ -38,6 +46,15 @@ class ProblemDetails(Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] | UnsetType = UNSET
     needed_mib: int | UnsetType = UNSET
     largest_gpu_mib: int | UnsetType = UNSET
+    foreign_mib: int | UnsetType = UNSET
+    gpu: str | UnsetType = UNSET
+    processes: tuple[ForeignProcess, ...] | UnsetType = UNSET
+    gpus: tuple[str, ...] | UnsetType = UNSET
+    gpus_asked: int | UnsetType = UNSET
+    gpus_known: int | UnsetType = UNSET
+    gpu_class: str | UnsetType = UNSET
+    devices: tuple[str, ...] | UnsetType = UNSET
+    evictable_at: str | int | UnsetType = UNSET
     container: str | UnsetType | None = UNSET
     logs_tail: str | UnsetType = UNSET
 
@@ -170,18 +187,28 @@ PROBLEMS: dict[str, ProblemText] = {
         "not in sync with the container engine (connection refused): nothing is granted",
     ),
     "gpu_dirty": ProblemText(
-        "Find what still uses the GPU (`nvidia-smi`) and end it; the GPU opens by itself when its memory is back.",
+        "Find what still uses the GPU (`nvidia-smi`) and end it; the GPU opens by itself when its memory is back, or "
+        "when an operator says that it is clean (`POST /v1/gpus/{uuid}/open`).",
         "the memory of GPU GPU-4f1c did not come back 30 s after everything on it was stopped; "
         "it opens by itself when it does",
     ),
     "gpu_unavailable": ProblemText(
-        "Look at the driver (`nvidia-smi`), or try without a GPU: `serve --gpus sim:1x24576`.",
-        "no GPU is known; to try it without one: serve --gpus sim:1x24576",
+        "Look at the driver (`nvidia-smi`), at what the target is pinned to (`gpu.devices`), and at the classes that "
+        "the configuration gives; or try without a GPU: `serve --gpus sim:1x24576`.",
+        "no GPU is of the class medium; classes are high, low (setting gpu_classes)",
+        {"gpu_class": "medium"},
     ),
     "insufficient_vram": ProblemText(
-        "Lower `gpu.vram-mib` if it is too high: it fits on no GPU, and waiting does not help.",
-        "32768 MiB are declared, and the largest GPU has 24576 MiB; lower gpu.vram-mib if it is too high",
-        {"needed_mib": 32_768, "largest_gpu_mib": 24_576},
+        "Waiting does not help. Lower `gpu.vram-mib` if it is too high (`largest_gpu_mib`), ask for fewer GPUs "
+        "(`gpus_known`), or end what the supervisor may not stop (`processes`).",
+        "9000 of 24576 MiB on GPU GPU-4f1c are in use by what the supervisor may not stop (pids 4711), and comfyui "
+        "needs 20480 MiB; end that first",
+        {
+            "needed_mib": 20_480,
+            "foreign_mib": 9_000,
+            "gpu": "GPU-4f1c",
+            "processes": [{"pid": 4_711, "used_mib": 9_000, "container": None}],
+        },
     ),
     "overloaded": ProblemText("Close connections, and try again.", "too many connections are open"),
     "queue_full": ProblemText(

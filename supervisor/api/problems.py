@@ -65,6 +65,9 @@ def problem(refusal: Refusal, headers: Headers = ()) -> Answer:
     if retry_after_s is not None:
         headers = (*headers, (b"retry-after", str(retry_after_s).encode()))
     beside = {name: value for name, value in refusal.context.items() if name not in fields}
+    if beside.get("needed_mib", 0) is None:
+        # The whole GPU is no number of MiB, and callers were promised one.
+        del beside["needed_mib"]
     return Answer(refusal.status, msgspec.json.encode({**fields, **beside}), PROBLEM_JSON, headers)
 
 

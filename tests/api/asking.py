@@ -62,6 +62,9 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "consumer": TARGETS,
     "name": (*TARGETS, "a-main", "a-main-1"),
     "Idempotency-Key": ("k1", "k2"),
+    "gpus": (1,),
+    "vram_mib": (None, 1_024),
+    "gpu_class": (None, "high"),
 }
 WAITS = {"wait_s": (0, 1), "wait_seconds": (0,), "ready_timeout_seconds": (0, 1)}
 
