@@ -157,9 +157,14 @@ def _read_vram(txn: Txn, read: VramRead) -> None:
     """
     state = txn.state
     observed = state.observed
+    seen_on = who_is_where(read.gpus)
+    moved = [id_ for id_ in {*seen_on, *observed.seen_on} if seen_on.get(id_) != observed.seen_on.get(id_)]
     observed.gpus = read.gpus
     observed.gpu_problem = read.problem
-    observed.seen_on = who_is_where(read.gpus)
+    observed.seen_on = seen_on
+    for id_ in sorted(moved):  # who loads waits while others run on its GPU
+        if id_ in observed.containers:
+            txn.touch(observed.containers[id_].target)
     _remember_peaks(txn)
     for wait in observed.room.values():
         wait.read = wait.read or read.began_ms is None or read.began_ms >= wait.since_ms

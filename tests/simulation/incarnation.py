@@ -28,6 +28,8 @@ from tests.simulation.timeline import Timeline
 from tests.simulation.watcher import Noise, Watcher
 
 VRAM_POLL_MS = 100
+#: How often the GPUs are read while nobody waits for it.
+READ_EVERY_MS = 2_000
 #: How long the supervisor waits for the engine's answer (``supervisor/engine/calls.py``); a stop's grace comes on top.
 LIMIT_MS = {"kill": 20_000, "stop": 20_000, "start": 120_000}
 SNAPSHOT_FACTS = 50
@@ -96,6 +98,7 @@ class Incarnation:
         self._sync_waits: deque[tuple[bytes, int] | None] = deque()
         self._tick_at_ms: int | None = None
         self._reading = False
+        self.read_at_ms = -1
         self._facts_since_snapshot = 0
         self._requests = 0
 
@@ -105,6 +108,7 @@ class Incarnation:
         timeline = self.box.timeline
         self.post(Started(timeline.boot_id, timeline.boot_ms(), "simulated", self.first, safe_mode))
         self.watcher.watch()
+        timeline.after(READ_EVERY_MS, self._read_now_and_then)
 
     def stop(self) -> None:
         """SIGSTOP: inputs wait, timers do not fire."""
@@ -223,7 +227,17 @@ class Incarnation:
 
     def _read(self) -> None:
         self._reading = False
-        if self.kernel.state.observed.memory_wanted and not self.stopped:
+        if self.kernel.state.observed.memory_wanted:
+            self._post_reading()
+
+    def _read_now_and_then(self) -> None:
+        if not self.ended:
+            self._post_reading()
+            self.box.timeline.after(READ_EVERY_MS, self._read_now_and_then)
+
+    def _post_reading(self) -> None:
+        if not self.stopped:
+            self.read_at_ms = self.box.timeline.at_ms
             self.post(VramRead(self.box.gpu.read()))
 
     # ---- callers

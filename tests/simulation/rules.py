@@ -191,7 +191,8 @@ class Rules:
             if container.target is None or container.status not in RUNNING:
                 continue
             seen_ms = self.life.watcher.inspected_ms.get(container.id, -1)
-            known = seen_ms > container.started_at_ms
+            # Where it is, only a reading tells.
+            known = min(seen_ms, self.life.read_at_ms) > container.started_at_ms
             share = self.box.gpu.held.get((container.id, container.run))
             elsewhere = share is None or set(share.gpus).isdisjoint(lease.gpus)
             if container.target == fact.target:
