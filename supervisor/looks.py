@@ -1,0 +1,75 @@
+"""When the processes on the GPUs are looked at: in a thread, one look at a time, and never waited for.
+
+Reading ``/proc`` of a process blocks while it holds its memory map (a core dump, a stuck driver), so it is never done
+by the task that owns the state.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from supervisor.core.model import Gpu
+
+log = logging.getLogger(__name__)
+Seen = TypeVar("Seen")
+Seen_co = TypeVar("Seen_co", covariant=True)
+
+#: How often is looked, though the GPUs list the same processes as before: what they do, and who holds a lease, changes.
+EVERY_S = 15.0
+
+
+class ProcessPort(Protocol[Seen_co]):
+    """The processes behind what a GPU lists. Both calls block."""
+
+    def look(self, gpus: Sequence[Gpu]) -> tuple[Seen_co, ...]:
+        """Return what is known of every process on ``gpus``; those that are gone by now are left out."""
+
+    def terminate(self, pid: int, started: int, signal: int) -> str:
+        """Send ``signal`` to exactly that process, and return what came of it."""
+
+
+class Looks(Generic[Seen]):
+    """Looks every ``EVERY_S``, and at once when other processes than before are listed.
+
+    ``tell`` takes what was seen, in the thread that looked.
+    """
+
+    def __init__(self, port: ProcessPort[Seen], tell: Callable[[tuple[Seen, ...]], None]) -> None:
+        self._port, self._tell = port, tell
+        self._under_way = False
+        self._looked_at_s = -math.inf
+        self._listed: frozenset[tuple[str, int, int]] = frozenset()
+
+    def due_at_s(self, gpus: Sequence[Gpu]) -> float:
+        """Return when to look next, in ``time.monotonic()``; never while a look is under way."""
+        if self._under_way:
+            return math.inf
+        return 0.0 if _listed(gpus) != self._listed else self._looked_at_s + EVERY_S
+
+    def look_if_due(self, gpus: Sequence[Gpu]) -> None:
+        """Start a look if one is due. Returns at once."""
+        if time.monotonic() < self.due_at_s(gpus):
+            return
+        self._under_way, self._listed, self._looked_at_s = True, _listed(gpus), time.monotonic()
+        # A thread of its own and no pool: one that hangs in the kernel must keep neither others nor our end waiting.
+        threading.Thread(target=self._look, args=(tuple(gpus),), name="gpu-processes", daemon=True).start()
+
+    def _look(self, gpus: tuple[Gpu, ...]) -> None:
+        try:
+            seen = self._port.look(gpus)
+        except Exception:
+            # Ours, not the machine's: said out loud, and tried again when the next look is due.
+            log.exception("looking at the processes on the GPUs failed")
+        else:
+            self._tell(seen)
+        finally:
+            self._under_way = False
+
+
+def _listed(gpus: Sequence[Gpu]) -> frozenset[tuple[str, int, int]]:
+    return frozenset((gpu.uuid, process.pid, process.started) for gpu in gpus for process in gpu.processes or ())
