@@ -254,6 +254,8 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     priority: int
     queued_at: str
     position: int
+    gpu_count: int
+    vram_mib: int | None
     why: str
     until: str | None
 
@@ -271,13 +273,38 @@ class JournalView(Struct, frozen=True):
     detail: str
 
 
+class GpuUse(Struct, frozen=True, kw_only=True):
+    """One target on a GPU: what is reserved for it there, and what it uses. They are two numbers."""
+
+    target: str
+    reserved_mib: int | None
+    used_mib: int | None
+
+
 class GpuView(Struct, frozen=True, kw_only=True):
+    """``reserved_mib`` is the driver's own, ``granted_mib`` what leases and residents have been promised.
+
+    ``lease`` is the first of ``leases``.
+    """
+
     uuid: str
     index: int
     name: str
+    state: Literal["ok", "dirty", "lost", "mig", "unreadable"]
     total_mib: int | None
     used_mib: int | None
+    reserved_mib: int | None
+    free_mib: int | None
+    granted_mib: int | None
+    grantable_mib: int | None
+    unexplained_mib: int | None
+    utilization_percent: int | None
+    temperature_c: int | None
+    power_w: int | None
     lease: str | None
+    leases: tuple[str, ...]
+    residents: tuple[str, ...]
+    targets: tuple[GpuUse, ...]
     problem: str
 
 
@@ -296,7 +323,11 @@ class ContainerView(Struct, frozen=True, kw_only=True):
 
 
 class TargetView(Struct, frozen=True, kw_only=True):
-    """``create``: what to type so that an absent target's containers exist again."""
+    """``create``: what to type so that an absent target's containers exist again.
+
+    What it declares (``vram_mib``) and what it was seen to use (``seen_mib``) are two numbers, each for all of its GPUs
+    together. Limits in seconds are those that count, its labels' or else the configuration's.
+    """
 
     name: str
     state: TargetState
@@ -305,6 +336,18 @@ class TargetView(Struct, frozen=True, kw_only=True):
     vram_mib: int | None
     priority: int
     lease: str | None
+    holders: int
+    max_holders: int | None
+    seen_mib: int | None
+    suggested_label: str | None
+    gpus: tuple[str, ...]
+    devices: tuple[str, ...]
+    gpu_class: str | None
+    coexist_with: str
+    groups: tuple[str, ...]
+    idle_timeout_seconds: int | None
+    min_residency_seconds: int | None
+    max_hold_seconds: int | None
     endpoint: Endpoint | None
     containers: tuple[ContainerView, ...]
     problems: tuple[Problem, ...]

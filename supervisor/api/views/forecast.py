@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from supervisor.api.shapes import ForecastAnswer
 from supervisor.api.views.leases import ahead_of, at, held_until
+from supervisor.api.views.targets import problems_of
 from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.model import Now, Terms
 from supervisor.core.room import wish_of
 from supervisor.core.state import State
-from supervisor.core.targets import spec_of
 
 
 def forecast_view(state: State, now: Now, terms: Terms, *, priority_given: bool) -> ForecastAnswer:
     seen = forecast(state, now, terms, priority_given=priority_given)
-    spec = spec_of(state, terms.target) if terms.target is not None else None
     waits = seen.would == "wait"
     return ForecastAnswer(
         would=seen.would,
-        why=_why(seen),
+        why=_why(state, seen),
         code=seen.refusal.code if seen.refusal is not None else None,
         retryable=seen.refusal is not None and seen.refusal.retryable,
         target=terms.target,
@@ -31,15 +30,20 @@ def forecast_view(state: State, now: Now, terms: Terms, *, priority_given: bool)
         position=seen.position,
         ahead=ahead_of(state, wish_of(state, terms), seen.position) if seen.position is not None else (),
         until=at(now, held_until(state, wish_of(state, terms))) if waits else None,
-        problems=spec.problems if spec is not None else (),
+        problems=problems_of(state, terms.target) if terms.target is not None else (),
     )
 
 
-def _why(seen: Forecast) -> str:
+def _why(state: State, seen: Forecast) -> str:
     if seen.refusal is not None and seen.position is not None:
         return f"{seen.refusal.detail}; it would get place {seen.position + 1} in the queue"
     if seen.refusal is not None:
         return seen.refusal.detail
+    others = len(state.holders_of(seen.terms.target)) if seen.terms.target is not None else 0
+    if others:
+        return f"{seen.terms.target} is leased, and may have more holders than {others}"
+    several = len(seen.gpus) > 1
+    where = f"{len(seen.gpus)} GPUs are free" if several else "the GPU is free"
     what = {"warm": f"{seen.terms.target} runs already", "cold": f"{seen.terms.target} would be started"}
-    start = what[seen.start] if seen.start is not None else "the GPU would be yours"
-    return f"the GPU is free; {start}" + (f", and {', '.join(seen.evicts)} stopped for it" if seen.evicts else "")
+    start = what[seen.start] if seen.start is not None else f"{'they' if several else 'the GPU'} would be yours"
+    return f"{where}; {start}" + (f", and {', '.join(seen.evicts)} stopped for it" if seen.evicts else "")

@@ -200,11 +200,20 @@ def queue_entries(state: State, now: Now) -> tuple[QueueEntry, ...]:
     """Return the whole queue in order, in one pass: thousands may wait."""
     closed = Closed(state, now)
     until: dict[Wish, str | None] = {}
+    wishes: dict[str | None, Wish] = {}
+
+    def wish_for(ticket: Ticket) -> Wish:
+        terms = ticket.terms
+        if terms.target is None:
+            return wish_of(state, terms)
+        if terms.target not in wishes:
+            wishes[terms.target] = wish_of(state, terms)
+        return wishes[terms.target]
 
     def until_of(ticket: Ticket) -> str | None:
         if ticket.window_until_ms is not None:
             return at(now, waits_until(state, ticket))
-        wish = wish_of(state, ticket.terms)
+        wish = wish_for(ticket)
         if wish not in until:
             until[wish] = at(now, held_until(state, wish))
         return until[wish]
@@ -218,6 +227,8 @@ def queue_entries(state: State, now: Now) -> tuple[QueueEntry, ...]:
             priority=ticket.terms.priority,
             queued_at=rfc3339(ticket.queued_wall_ms),
             position=position,
+            gpu_count=wish_for(ticket).count,
+            vram_mib=wish_for(ticket).need_mib,
             why=_why_waiting(ticket, position, closed),
             until=until_of(ticket),
         )

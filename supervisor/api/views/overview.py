@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 
-from supervisor.api.shapes import EngineView, GpuView, JournalView, Readiness, StatusView
+from supervisor.api.shapes import EngineView, JournalView, Readiness, StatusView
+from supervisor.api.views.gpus import gpu_views
 from supervisor.api.views.leases import lease_view, queue_entries
 from supervisor.api.views.targets import briefs, stray
 from supervisor.core import policy
-from supervisor.core.model import Gpu, Now
+from supervisor.core.model import Now
 from supervisor.core.room import closed
 from supervisor.core.state import State
 
@@ -20,7 +21,7 @@ def overview(state: State, now: Now, version: str) -> StatusView:
         mode=state.settings.mode,
         engine=engine_view(state, now),
         journal=journal_view(state),
-        gpus=tuple(_gpu_view(state, gpu) for gpu in state.observed.gpus),
+        gpus=gpu_views(state),
         leases=tuple(lease_view(state, now, lease) for lease in state.durable.leases.values()),
         queue=queue_entries(state, now),
         targets=briefs(state),
@@ -41,19 +42,6 @@ def journal_view(state: State) -> JournalView:
     if state.observed.storage_full:
         return JournalView("full", "the disk of the data directory is full")
     return JournalView("ok", "")
-
-
-def _gpu_view(state: State, gpu: Gpu) -> GpuView:
-    leases = [lease.id for lease in state.durable.leases.values() if gpu.uuid in lease.gpus]
-    return GpuView(
-        uuid=gpu.uuid,
-        index=gpu.index,
-        name=gpu.name,
-        total_mib=gpu.total_mib,
-        used_mib=gpu.used_mib,
-        lease=leases[0] if leases else None,
-        problem=closed(state, gpu),
-    )
 
 
 def readiness(state: State, now: Now) -> Readiness:

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from msgspec import UNSET
 
 from supervisor.api.shapes import ContainerView, TargetBrief, TargetState, TargetsView, TargetView
-from supervisor.core.labels import stray_problems
+from supervisor.api.views.sizes import suggested_label, uses_more_than_declared
+from supervisor.core.labels import TargetSpec, stray_problems
 from supervisor.core.model import Container, Now, Problem
 from supervisor.core.requests import create_command
+from supervisor.core.room import Limit, limit_ms, seen_on
 from supervisor.core.state import State
 from supervisor.core.targets import members, right_to_run, spec_of
+from supervisor.core.values import UNLIMITED, spelled_sharing
 
 
 def known_targets(state: State) -> list[str]:
@@ -55,8 +58,11 @@ def _valid(state: State, target: str) -> bool:
 
 
 def problems_of(state: State, target: str) -> tuple[Problem, ...]:
+    """Return what is wrong with a target's labels, each by itself and beside what it was seen to use."""
     spec = spec_of(state, target)
-    return spec.problems if spec is not None else ()
+    found = spec.problems if spec is not None else ()
+    more = uses_more_than_declared(state, target)
+    return (*found, more) if more is not None else found
 
 
 def stray(state: State) -> tuple[Problem, ...]:
@@ -70,19 +76,50 @@ def target_view(state: State, target: str) -> TargetView:
     master = master_of(state, target)
     word = target_state(state, target)
     known = state.durable.remembered.get(target)
+    says = spec if spec is not None else TargetSpec(name=target)
     return TargetView(
         name=target,
         state=word,
         project=spec.project if spec is not None else known.project if known is not None else "",
         master=master.name if master is not None else None,
-        vram_mib=spec.vram_mib if spec is not None else None,
-        priority=spec.priority if spec is not None else 0,
+        vram_mib=says.vram_mib,
+        priority=says.priority,
         lease=lease.id if lease is not None else None,
+        holders=len(state.holders_of(target)),
+        max_holders=says.max_holders if says.max_holders < UNLIMITED else None,
+        seen_mib=state.durable.peaks.get(target),
+        suggested_label=suggested_label(state, target),
+        gpus=gpus_now(state, target),
+        devices=_devices(says),
+        gpu_class=says.gpu_class,
+        coexist_with=spelled_sharing(says.coexist),
+        groups=says.groups,
+        idle_timeout_seconds=_limit_s(state, target, "idle_timeout_ms"),
+        min_residency_seconds=_limit_s(state, target, "min_residency_ms"),
+        max_hold_seconds=_limit_s(state, target, "max_hold_ms"),
         endpoint=master.endpoint if master is not None else None,
         containers=tuple(_containers(state.containers_of(target))),
         problems=problems_of(state, target),
         create=create_command(state, target) if word == "absent" else UNSET,
     )
+
+
+def gpus_now(state: State, target: str) -> tuple[str, ...]:
+    """Return the GPUs that a target has: by its lease or its residency, else those on which it is seen."""
+    lease, resident = state.lease_of(target), state.durable.residents.get(target)
+    known = lease.gpus if lease is not None else resident.gpus if resident is not None else ()
+    return known or seen_on(state, target)
+
+
+def _devices(spec: TargetSpec) -> tuple[str, ...]:
+    if spec.all_devices:
+        return ("all",)
+    return tuple(dict.fromkeys((*map(str, range(spec.device_count)), *spec.devices)))
+
+
+def _limit_s(state: State, target: str, name: Limit) -> int | None:
+    """Return a limit in seconds, rounded up; None where there is none."""
+    return -(-limit_ms(state, target, name) // 1000) or None
 
 
 def _containers(containers: Iterable[Container]) -> Iterable[ContainerView]:
