@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,6 +17,8 @@ from supervisor.core.inputs import Acquire, ActionDone, ContainerSeen, EngineSna
 from supervisor.core.model import Container, Gpu, Terms
 from supervisor.core.replies import Action, Granted, Queued, Refused, Released, Renewed
 from supervisor.core.state import Durable, Settings, State
+from supervisor.gpu.load import Load
+from supervisor.gpu.reading import Reading
 from supervisor.gpu.sim import SimulatedGpus
 from supervisor.kernel import Kernel
 from supervisor.pump import Pump
@@ -89,16 +92,38 @@ class ObedientEngine:
         pass
 
 
+class SlowDriver:
+    """GPUs of which nothing is known before the test says so, in a thread of its own, as the driver's are."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._report: Callable[[Reading], None] = lambda _: None
+
+    def start(self, report: Callable[[Reading], None]) -> None:
+        self._report = report
+
+    def read_soon(self, _loads: Sequence[Load]) -> None:
+        self.asked += 1
+
+    def close(self) -> None:
+        pass
+
+    def answer(self, gpus: tuple[Gpu, ...], problem: str = "") -> None:
+        reading = Reading(gpus=gpus, problem=problem, began_s=time.monotonic(), took_s=0.1)
+        thread = threading.Thread(target=self._report, args=(reading,))
+        thread.start()
+        thread.join()
+
+
 class Rig:
-    def __init__(self, *containers: Container) -> None:
+    def __init__(self, *containers: Container, driver: SlowDriver | None = None) -> None:
         self.disk = SlowDisk()
         self.engine = ObedientEngine(*containers)
         self.told: list[AnyFact] = []
-        kernel = Kernel(State(Settings(gpus=GPUS)))
+        kernel = Kernel(State(Settings(gpus=() if driver else GPUS)))
         clock = Clock(Durable(), "boot")
-        self.pump = Pump(
-            kernel, self.disk, self.engine, SimulatedGpus(GPUS), clock, lambda _seq, fact: self.told.append(fact)
-        )
+        gpus = driver or SimulatedGpus(GPUS)
+        self.pump = Pump(kernel, self.disk, self.engine, gpus, clock, lambda _seq, fact: self.told.append(fact))
 
     def acquire(self, target: str | None, **values: object) -> asyncio.Task[object]:
         request_id = self.pump.next_request_id()
@@ -110,8 +135,8 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(*containers: Container) -> AsyncIterator[Rig]:
-    made = Rig(*containers)
+async def rig(*containers: Container, driver: SlowDriver | None = None) -> AsyncIterator[Rig]:
+    made = Rig(*containers, driver=driver)
     task = asyncio.ensure_future(made.pump.run(Started("boot", 0, "v", first=False)))
     made.engine.watch(made.pump.post)
     try:
@@ -257,3 +282,49 @@ def test_memory_that_is_awaited_is_read_until_it_came_back():
             assert isinstance(await box.acquire("b"), Granted)
 
     run(story)
+
+
+def test_nothing_is_granted_before_the_gpus_were_read_and_nothing_waits_for_the_driver():
+    async def story() -> None:
+        driver = SlowDriver()
+        async with rig(container("a"), driver=driver) as box:
+            await until(lambda: box.pump.kernel.state.observed.synced)
+            refused = await box.acquire("a")
+            assert isinstance(refused, Refused)
+            assert refused.refusal.code == "gpu_unavailable"
+            box.engine.start("a-main")
+            await until(lambda: any(action.kind == "kill" for action in box.engine.performed))
+            waits = asyncio.ensure_future(box.pump.first_reading(20))
+            await asyncio.sleep(0)
+            assert not waits.done()
+
+            driver.answer(GPUS)
+            await waits
+            granted = box.acquire("a")
+            await until(lambda: driver.asked)
+            assert not granted.done(), "a lease waits for a reading that began after everything stopped"
+            driver.answer(GPUS)
+            assert isinstance(await granted, Granted)
+
+    run(story)
+
+
+def test_what_is_wrong_with_the_gpus_is_refused_with_and_logged_once(caplog: pytest.LogCaptureFixture):
+    async def story() -> None:
+        driver = SlowDriver()
+        async with rig(container("a"), driver=driver) as box:
+            await until(lambda: box.pump.kernel.state.observed.synced)
+            driver.answer((), "no driver is here")
+            driver.answer((), "no driver is here")
+            await box.pump.first_reading(20)
+            refused = await box.acquire("a")
+            assert isinstance(refused, Refused)
+            assert refused.refusal.detail.startswith("no GPU is known: no driver is here; to try it without one")
+            driver.answer(GPUS)
+            await until(lambda: box.pump.kernel.state.observed.gpus)
+
+    run(story)
+    assert [one.message for one in caplog.records if one.message.startswith("GPUs")] == [
+        "GPUs: no driver is here",
+        "GPUs: all is well again",
+    ]

@@ -247,3 +247,11 @@ def test_what_was_seen_does_not_feed_on_itself(scene):
     state.observed.seen_on["b-main"] = ("GPU-1",)
 
     assert loads(state) == (Load("b-main", ("GPU-0",), 100),)
+
+
+def test_a_container_stays_where_it_was_allowed_to_run():
+    box = Box(container("a", vram_mib=100, **RUNS), mode="observe", gpus=(GPU, replace(GPU, uuid="GPU-1", index=1)))
+    state = box.kernel.state
+    state.observed.runs["a-main"].gpus = ("GPU-1",)
+
+    assert loads(state) == (Load("a-main", ("GPU-1",), 100),)
