@@ -167,7 +167,7 @@ class Rules:
             require(timers.next_at_ms > now.at_ms, "every timer that was due has fired")
         if not isinstance(item, Renew):
             self._check_life()
-            self._check_memory()
+            self._check_memory(now)
         if self._decided_facts or self.steps % 16 == 0:
             self._check_state(now)
 
@@ -446,7 +446,7 @@ class Rules:
         lived_ms = self.at_ms - since_ms
         require(lived_ms <= limit_ms, f"{container.name} has no right to run and lives for more than {limit_ms} ms")
 
-    def _check_memory(self) -> None:
+    def _check_memory(self, now: Now) -> None:
         """Memory that does not come back is said out loud: the GPU is dirty."""
         assert self.life is not None
         observed = self.life.kernel.state.observed
@@ -455,7 +455,7 @@ class Rules:
         if not observed.synced or self.life.catching_up:
             waits = set()
         # What a step decided may have set something going for a moment: the wait begins anew.
-        anew = {id_ for id_ in waits if self._decided_facts and observed.room[id_].since_ms == self.at_ms}
+        anew = {id_ for id_ in waits if self._decided_facts and observed.room[id_].since_ms == now.at_ms}
         self.waits_since_ms = {id_: self.waits_since_ms.get(id_, self.at_ms) for id_ in waits - anew}
         most_ms = self.box.settings.vram_return_ms + LATE_MS
         late = [id_ for id_, since_ms in self.waits_since_ms.items() if self.at_ms - since_ms > most_ms]

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import Input
+from supervisor.core.inputs import Input, OpenGpu
 from supervisor.core.model import RUNNING, Gpu, Now
 from supervisor.core.replies import Action, Reply
 from supervisor.core.state import Settings
@@ -100,6 +100,7 @@ class World:
         self._heal()
         self.timeline.run(self.timeline.at_ms + HEAL_MS)
         self._drain_queue()
+        self._open_gpus()
         self._settle_accounts()
         return self._outcome()
 
@@ -131,6 +132,13 @@ class World:
         for _ in range(len(durable.tickets) + 1):
             if durable.tickets:
                 self.timeline.run(self.timeline.at_ms + self.box.settings.claim_window_ms)
+        self.timeline.run(self.timeline.at_ms + 1_000)
+
+    def _open_gpus(self) -> None:
+        """Where the driver does not say who uses what, a person looks, and opens what stayed closed."""
+        assert self.life is not None
+        for uuid in list(self.life.kernel.state.observed.dirty) if self.box.gpu.silent else ():
+            self.life.ask(lambda number, uuid=uuid: OpenGpu(number, uuid), lambda _: None)
         self.timeline.run(self.timeline.at_ms + 1_000)
 
     def _settle_accounts(self) -> None:
