@@ -22,6 +22,7 @@ from supervisor.api.shapes import (
     ForecastAnswer,
     LeaseAnswer,
     LeaseView,
+    OpenedAnswer,
     PlainStatus,
     QueuedAnswer,
     Readiness,
@@ -129,6 +130,12 @@ _TARGET = Param(
     meaning="The target's name: the value of its label `gpu.target`.",
     schema={"type": "string", "pattern": TARGET_PATTERN},
     example="comfyui",
+)
+_GPU = Param(
+    name="uuid",
+    meaning="The GPU, by its UUID.",
+    schema={"type": "string", "pattern": "^[ -.0-~]{1,100}$"},
+    example="GPU-4f1c2b7e",
 )
 _ANY_NAME = Param(
     name="name",
@@ -391,6 +398,26 @@ OPERATIONS: dict[Key, Operation] = {
             )
         },
         codes=_OVER | {"target_leased", "target_unknown"},
+    ),
+    ("POST", "/v1/gpus/{uuid}/open"): Operation(
+        id="openGpu",
+        tag="state",
+        summary="Say that a GPU is clean whose memory did not come back",
+        description="It is closed (`dirty`) until its memory is back, or an operator says so. What is really free "
+        f"still decides over each grant. {_NO_BODY}",
+        path=(_GPU,),
+        body=EmptyBody,
+        requests={"nothing": {}},
+        answers={
+            200: (
+                Shown(
+                    what="It is open, now or before.",
+                    shapes=(OpenedAnswer,),
+                    examples={"opened": example.OPENED, "it was open": example.NOT_OPENED},
+                ),
+            )
+        },
+        codes=frozenset({"not_found"}),
     ),
     ("GET", "/v1/events"): Operation(
         id="events",

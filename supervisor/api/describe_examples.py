@@ -22,6 +22,7 @@ from supervisor.api.shapes import (
     JournalView,
     LeaseAnswer,
     LeaseView,
+    OpenedAnswer,
     PlainLease,
     PlainService,
     PlainState,
@@ -285,6 +286,8 @@ STATUS = StatusView(
     targets=(TargetBrief("comfyui", "ready", ()), TargetBrief("ollama", "stopped", ())),
     problems=(),
 )
+OPENED = OpenedAnswer(opened=True)
+NOT_OPENED = OpenedAnswer(opened=False, reason="not_closed")
 EVICTED = EvictAnswer(evicted=True)
 NOT_EVICTED = EvictAnswer(evicted=False, reason="not_resident")
 REFUSED_FACT = Event(

@@ -88,6 +88,7 @@ FIELDS: dict[str, str] = {
     "needed_mib": "What it declares to need, in MiB.",
     "no_healthcheck_container_count": "Its containers that have no healthcheck.",
     "one_off": "Whether it is one of `docker compose run`: enforced, never started by the supervisor.",
+    "opened": "Whether it was closed because memory did not come back, and is open now.",
     "owner": "Who asks, for people: any name of printable characters, on one line.",
     "pid": "The process, by its number on the host.",
     "power_w": "What it draws, in watts; null if nobody knows.",

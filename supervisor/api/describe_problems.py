@@ -67,7 +67,7 @@ class ProblemText(Struct, frozen=True):
     context: dict[str, Any] = {}
 
 
-#: Codes that no described operation answers: another path, another method, and what API tokens will answer.
+#: Codes that are answered beside the described operations: another path, another method, and what API tokens will.
 BESIDE_OPERATIONS: dict[str, Literal["no path", "no method", "not yet"]] = {
     "not_found": "no path",
     "method_not_allowed": "no method",
@@ -102,7 +102,8 @@ PROBLEMS: dict[str, ProblemText] = {
         {"target": "comfy"},
     ),
     "not_found": ProblemText(
-        "Check the path. A token or a name in it must not hold a slash.", "there is nothing at this path"
+        "Check the path, or the GPU that it names. A token or a name in it must not hold a slash.",
+        "there is nothing at this path",
     ),
     "method_not_allowed": ProblemText("Use a method of the header `Allow`.", "this path takes GET, HEAD"),
     "request_timeout": ProblemText(

@@ -10,15 +10,16 @@ from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
 from supervisor.api.problems import Answer, refuse
 from supervisor.api.schemas import EmptyBody, EmptyQuery, EventsQuery
-from supervisor.api.shapes import Events, EvictAnswer
+from supervisor.api.shapes import Events, EvictAnswer, OpenedAnswer
 from supervisor.api.views.overview import overview
 from supervisor.api.views.targets import all_targets, known_targets, target_view
-from supervisor.core.inputs import Evict
+from supervisor.core.inputs import Evict, OpenGpu
 from supervisor.core.replies import Refused, Released
 from supervisor.core.requests import wrong_with
 
 #: How far back the audit is searched where no place to begin is given.
 LOOK_BACK = 20_000
+UUID_MAX = 100
 
 
 async def status(api: Context, call: Call) -> Answer:
@@ -56,6 +57,19 @@ async def evict(api: Context, call: Call) -> Answer:
         raise await api.refusal(reply)
     assert isinstance(reply, Released), f"no answer to an eviction: {reply}"
     return answer(EvictAnswer(reply.released, reply.reason or UNSET))
+
+
+async def open_gpu(api: Context, call: Call) -> Answer:
+    """Open a GPU that was closed because memory did not come back: an operator says that it is clean."""
+    await call.body_or(EmptyBody())
+    uuid = printable("uuid", call.param("uuid"))
+    if len(uuid) > UUID_MAX:
+        raise refuse("bad_request", "uuid: longer than any GPU's", field="uuid")
+    reply = await api.desk.ask(OpenGpu(api.desk.next_request_id(), uuid))
+    if isinstance(reply, Refused):
+        raise await api.refusal(reply)
+    assert isinstance(reply, Released), f"no answer to the opening of a GPU: {reply}"
+    return answer(OpenedAnswer(reply.released, reply.reason or UNSET))
 
 
 # ---- the audit

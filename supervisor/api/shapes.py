@@ -150,6 +150,11 @@ class EvictAnswer(Struct, frozen=True):
     reason: str | UnsetType = UNSET
 
 
+class OpenedAnswer(Struct, frozen=True):
+    opened: bool
+    reason: str | UnsetType = UNSET
+
+
 class Ahead(Struct, frozen=True):
     """Somebody who has or gets the GPU first."""
 

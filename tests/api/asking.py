@@ -62,6 +62,7 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "consumer": TARGETS,
     "name": (*TARGETS, "a-main", "a-main-1"),
     "Idempotency-Key": ("k1", "k2"),
+    "uuid": ("SIM-0",),
     "gpus": (1,),
     "vram_mib": (None, 1_024),
     "gpu_class": (None, "high"),

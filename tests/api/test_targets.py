@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from supervisor.api.logs import READS_MAX, LogTails
+from supervisor.core.state import Dirty
 from tests.api.house import container, house, run, until
 
 
@@ -42,6 +43,28 @@ def test_a_resident_target_is_evicted_a_leased_one_is_not_and_a_stopped_one_need
             await until(lambda: it.box.engine.containers["a-main"].status == "exited")
             assert (await it.post("/v1/targets/a/evict")).json() == {"evicted": False, "reason": "not_resident"}
             assert (await it.get("/v1/targets/a")).json()["state"] == "stopped"
+
+    run(story())
+
+
+def test_an_operator_opens_a_gpu_whose_memory_did_not_come_back():
+    async def story() -> None:
+        async with house() as it:
+            assert (await it.post("/v1/gpus/SIM-0/open")).json() == {"opened": False, "reason": "not_closed"}
+            it.state.observed.dirty["SIM-0"] = Dirty(None, "512 MiB did not come back")
+            (gpu,) = (await it.get("/v1/status")).json()["gpus"]
+            assert (gpu["state"], gpu["problem"]) == ("dirty", "512 MiB did not come back")
+            assert (await it.post("/v1/gpus/SIM-0/open")).json() == {"opened": True}
+            (gpu,) = (await it.get("/v1/status")).json()["gpus"]
+            assert (gpu["state"], gpu["problem"]) == ("ok", "")
+            newest = (await it.get("/v1/events", params={"limit": 1})).json()["events"]
+            assert [fact["type"] for fact in newest] == ["GpuOpened"]
+
+            unknown = await it.post("/v1/gpus/SIM-7/open")
+            assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+            assert "SIM-0" in unknown.json()["detail"]
+            long = await it.post(f"/v1/gpus/{'x' * 101}/open")
+            assert (long.status_code, long.json()["field"]) == (400, "uuid")
 
     run(story())
 

@@ -52,10 +52,7 @@ def uses_more_than_declared(state: State, target: str) -> Problem | None:
 
 def spelled_size(size_mib: int) -> str:
     """Spell a size in the way that labels are read: ``9GiB``, ``9.25GiB``, ``700MiB``."""
-    whole, rest = divmod(size_mib, 1024)
-    if rest == 0:
-        return f"{whole}GiB"
-    return f"{size_mib / 1024:g}GiB" if rest % STEP_MIB == 0 else f"{size_mib}MiB"
+    return f"{size_mib / 1024:g}GiB" if size_mib >= 1024 and size_mib % STEP_MIB == 0 else f"{size_mib}MiB"
 
 
 def _rounded_mib(seen_mib: int) -> int:
