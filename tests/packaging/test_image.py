@@ -76,7 +76,11 @@ class Contained:
         self.api, port = api, free_port()
         path = engine.url.removeprefix("unix://")
         gid = Path(path).stat().st_gid
-        environment = {"GPU_SUPERVISOR_PORT": str(port), "GPU_SUPERVISOR_LABEL_PREFIX": prefix}
+        environment = {
+            "GPU_SUPERVISOR_PORT": str(port),
+            "GPU_SUPERVISOR_LABEL_PREFIX": prefix,
+            "GPU_SUPERVISOR_GPUS": "sim:1x24576",
+        }
         host = api.create_host_config(
             network_mode="host",
             binds=[f"{path}:/var/run/docker.sock"],
@@ -259,7 +263,11 @@ def test_the_compose_file_runs_it_behind_the_two_proxies(
     other = make_stack("single", url=target.url)
     images.program(engine, IMAGE, HAPROXY, Path(haproxy), HAPROXY_IMAGE_CHANGES)
     port, override = free_port(), tmp_path / "override.yml"
-    ours = {"GPU_SUPERVISOR_PORT": str(port), "GPU_SUPERVISOR_LABEL_PREFIX": label_prefix}
+    ours = {
+        "GPU_SUPERVISOR_PORT": str(port),
+        "GPU_SUPERVISOR_LABEL_PREFIX": label_prefix,
+        "GPU_SUPERVISOR_GPUS": "sim:1x24576",
+    }
     # JSON is YAML. Only what keeps this test out of other tests' way, and its patience short.
     often = {"interval": "500ms"}
     override.write_text(json.dumps({"services": {"supervisor": {"environment": ours, "healthcheck": often}}}))
