@@ -64,6 +64,7 @@ ENDED = {
     "target_timeout": "has ended: its target was not ready in time",
     "target_gone": "has ended: its containers were removed",
     "insufficient_vram": "has ended: its room is taken by what nobody may stop",
+    "process_ended": "has ended with the process that it was tied to",
     "max_hold": "has ended: it was held for as long as it may be while others wait",
 }
 TICKET_ENDED = {
@@ -71,6 +72,7 @@ TICKET_ENDED = {
     "caller_gone": "ended: its caller hung up",
     "scheduler_timeout": "ended: the wait ran out",
     "ticket_expired": "ended: its turn came and was not claimed in time",
+    "process_ended": "ended with the process that it was tied to",
 }
 
 

@@ -1,11 +1,11 @@
-"""Giving back: release, force-release, evict, hanging up, and waits that run out."""
+"""Giving back: release, force-release, evict, hanging up, processes that end, and waits that run out."""
 
 from __future__ import annotations
 
 from supervisor.core import policy
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import GpuOpened
-from supervisor.core.inputs import CallerGone, Evict, ForceRelease, OpenGpu, Release
+from supervisor.core.inputs import CallerGone, Evict, ForceRelease, OpenGpu, ProcessEnded, Release
 from supervisor.core.leases import (
     end_lease,
     end_residency,
@@ -135,6 +135,20 @@ def _take_back(txn: Txn, id_: str) -> None:
         start_window(txn, lease)
     elif lease is not None:
         end_lease(txn, lease, "caller_gone", ended_refusal("lease", "caller_gone"))
+
+
+def process_ended(txn: Txn, ended: ProcessEnded) -> None:
+    """End what was tied to a process that is gone. Tickets first: nothing is granted to a dead process in between."""
+    state = txn.state
+    if state.observed.safe_mode:
+        return  # an end could not be written: known holders keep what they have
+    tied = list(state.ids_by_tie.get(ended.tie, ()))
+    detail = f"process {ended.tie.pid}, which it was tied to, has ended"
+    refusal = Refusal("lease_ended", f"{detail}; ask for a new one", {"reason": "process_ended"})
+    for ticket in [state.durable.tickets[id_] for id_ in tied if id_ in state.durable.tickets]:
+        end_ticket(txn, ticket, "process_ended", refusal)
+    for lease in [state.durable.leases[id_] for id_ in tied if id_ in state.durable.leases]:
+        end_lease(txn, lease, "process_ended", refusal)
 
 
 def wait_over(txn: Txn, request_id: int) -> None:

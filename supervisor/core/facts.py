@@ -51,7 +51,7 @@ class TicketKept(Fact, frozen=True, array_like=True, tag=True):
 
 
 class TicketEnded(Fact, frozen=True, array_like=True, tag=True):
-    """``reason``: cancelled, caller_gone, scheduler_timeout, ticket_expired, target_absent, target_invalid, ..."""
+    """``reason``: cancelled, caller_gone, scheduler_timeout, ticket_expired, process_ended, target_absent, ..."""
 
     id: str
     reason: str
@@ -136,7 +136,8 @@ class LeaseTold(Fact, frozen=True, array_like=True, tag=True):
 
 class LeaseEnded(Fact, frozen=True, array_like=True, tag=True):
     """``reason``: released, forced, expired, caller_gone, target_down, target_completed, target_failed,
-    target_unhealthy, target_timeout, max_hold, salvaged. ``resident``: what still runs of it stays, warm.
+    target_unhealthy, target_timeout, max_hold, process_ended, salvaged. ``resident``: what still runs of it stays,
+    warm.
     """
 
     id: str

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from supervisor.core.model import Container, Gpu, Terms
+from supervisor.core.model import Container, Gpu, Terms, Tie
 
 # ---- requests
 
@@ -154,6 +154,12 @@ class VramRead(Struct, frozen=True):
     problem: str = ""
 
 
+class ProcessEnded(Struct, frozen=True):
+    """The process that leases or tickets are tied to has ended, or had ended before anybody looked."""
+
+    tie: Tie
+
+
 class StorageFull(Struct, frozen=True):
     """Whether the journal's reserve could be had (``full`` False: it can again)."""
 
@@ -190,6 +196,7 @@ Input = (
     | EngineContact
     | ActionDone
     | VramRead
+    | ProcessEnded
     | StorageFull
     | Started
     | ShutDown

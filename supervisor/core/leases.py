@@ -170,7 +170,7 @@ def granted(txn: Txn, request_id: int, lease: Lease) -> Granted:
 
 def promise(txn: Txn, lease: Lease) -> int | None:
     """Return until when a caller may count on the lease; None if it has no TTL. Only a shorter TTL takes it back."""
-    if lease.adopted:
+    if lease.adopted or lease.terms.tie is not None:
         return None
     observed = txn.state.observed
     expires_at_ms = observed.expires.get(lease.id, txn.now.at_ms + lease.terms.ttl_ms)
@@ -179,8 +179,12 @@ def promise(txn: Txn, lease: Lease) -> int | None:
 
 
 def start_ttl(txn: Txn, lease: Lease) -> None:
-    """Let the lease expire one TTL from now; not at all while a caller of it is on the line."""
-    _expire_at(txn, lease, txn.now.at_ms + lease.terms.ttl_ms)
+    """Let the lease expire one TTL from now; not at all while a caller of it is on the line, or where a process that
+    is watched says when it ends.
+    """
+    if lease.terms.tie is not None:
+        return stop_ttl(txn, lease)
+    return _expire_at(txn, lease, txn.now.at_ms + lease.terms.ttl_ms)
 
 
 def start_window(txn: Txn, lease: Lease) -> None:
@@ -233,7 +237,7 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
         resident=not rest and _stays(txn, lease),
         owner=lease.terms.owner,
         target=lease.target,
-        detail="" if reason in {"released", "forced", "expired", "caller_gone"} else refusal.detail,
+        detail="" if reason in {"released", "forced", "expired", "caller_gone", "process_ended"} else refusal.detail,
     )
     if led and rest:
         _hand_over_lead(state, lease, rest[0])

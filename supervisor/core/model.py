@@ -187,6 +187,16 @@ class Gpu(Struct, frozen=True):
 # ---- durable nouns
 
 
+class Tie(Struct, frozen=True):
+    """One process, for ever: ``started`` is its start time in clock ticks since the boot (``/proc/PID/stat``, field
+    22), and ``boot`` the id of that boot. A pid alone comes back.
+    """
+
+    pid: int
+    started: int
+    boot: str
+
+
 class Terms(Struct, frozen=True, kw_only=True):
     """What a caller asked for; travels unchanged from request to ticket to lease.
 
@@ -194,6 +204,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     idempotency key, ``body`` a digest of the request's body: both None without a key.
     ``ready_timeout_ms`` counts from the grant and only for a caller that waits for readiness.
     ``gpus``, ``vram_mib`` (on each; None: all of it) and ``gpu_class`` are a bare lease's: a target has its labels.
+    ``tie``, too: the process with which a bare lease or its ticket ends; it has no TTL then.
     """
 
     target: str | None
@@ -207,6 +218,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     gpus: int = 1
     vram_mib: int | None = None
     gpu_class: str | None = None
+    tie: Tie | None = None
 
 
 class Ticket(Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from supervisor.core.model import (
     Resident,
     Terms,
     Ticket,
+    Tie,
 )
 
 
@@ -269,6 +270,10 @@ class State:
         self.lanes: dict[Lane, list[Ticket]] = {}
         self.ids_by_token: dict[str, str] = {}
         self.ids_by_scope: dict[str, str] = {}
+        #: The processes to be watched, with the leases and tickets that are tied to each.
+        self.ids_by_tie: dict[Tie, dict[str, None]] = {}
+        #: Grows whenever there is another process to be watched, or one less.
+        self.ties_changed = 0
         self.leases_by_target: dict[str, dict[str, None]] = {}
         self.windows: dict[str, None] = {}
         #: When the oldest of the remembered ends may be forgotten; the first fact looks at what was loaded.
@@ -295,6 +300,7 @@ class State:
         self.ids_by_token[ticket.token_hash] = ticket.id
         if ticket.terms.scope:
             self.ids_by_scope[ticket.terms.scope] = ticket.id
+        self._index_tie(ticket)
         if ticket.window_until_ms is not None:
             self.windows[ticket.id] = None
 
@@ -305,6 +311,7 @@ class State:
             self.ids_by_scope[lease.terms.scope] = lease.id
         if lease.target is not None:
             self.leases_by_target.setdefault(lease.target, {})[lease.id] = None
+        self._index_tie(lease)
 
     def unindex_ticket(self, ticket: Ticket) -> None:
         self.queue.remove(ticket)
@@ -328,6 +335,22 @@ class State:
         self.ids_by_token.pop(held.token_hash, None)
         if held.terms.scope:
             self.ids_by_scope.pop(held.terms.scope, None)
+        tie = held.terms.tie
+        if tie is not None and tie in self.ids_by_tie:
+            tied = self.ids_by_tie[tie]
+            tied.pop(held.id, None)
+            if not tied:
+                del self.ids_by_tie[tie]
+                self.ties_changed += 1
+
+    def _index_tie(self, held: Ticket | Lease) -> None:
+        tie = held.terms.tie
+        if tie is None:
+            return
+        if tie not in self.ids_by_tie:
+            self.ids_by_tie[tie] = {}
+            self.ties_changed += 1
+        self.ids_by_tie[tie][held.id] = None
 
     def lease_of(self, target: str) -> Lease | None:
         """Return the lease of a target; of several holders the first, which leads them."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from supervisor.core.endings import caller_gone, evict, force_release, open_gpu, release, wait_over
+from supervisor.core.endings import caller_gone, evict, force_release, open_gpu, process_ended, release, wait_over
 from supervisor.core.enforce import tally_over
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import GpuOpened, SupervisorStarted, SupervisorStopped, UseSeen
@@ -25,6 +25,7 @@ from supervisor.core.inputs import (
     ForceRelease,
     Input,
     OpenGpu,
+    ProcessEnded,
     Release,
     Renew,
     ShutDown,
@@ -95,6 +96,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             call_done(txn, item)
         case VramRead():
             _read_vram(txn, item)
+        case ProcessEnded():
+            process_ended(txn, item)
         case StorageFull():
             _watch_storage(txn, item)
         case Started():

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from supervisor.core import facts as f
 from supervisor.core.facts import AnyFact
-from supervisor.core.model import Terms
+from supervisor.core.model import Terms, Tie
 from supervisor.journal import Disk, Journal
 
 DATA = Path("/data")
 TERMS = Terms(target="comfyui", owner="ann", priority=5, ttl_ms=300_000, scope="c0ffee", body="b0d1")
+
+TIED = Terms(target=None, owner="cy", priority=0, ttl_ms=300_000, tie=Tie(4_711, 86_400_000, "b00t"))
 
 
 def fact(number: int, *, size: int = 0) -> AnyFact:
@@ -68,5 +70,8 @@ ONE_OF_EACH: list[AnyFact] = [
     f.UseSeen(18, 1_700_000_000_018, "comfyui", 8_412),
     f.LeaseTold(18, 1_700_000_000_018, "t1", 60_000, "ann", "comfyui"),
     f.LeaseEnded(19, 1_700_000_000_019, "t1", "released", True, "ann", "comfyui", ""),
+    f.TicketQueued(19, 1_700_000_000_019, "t3", "hash3", True, TIED),
+    f.LeaseGranted(19, 1_700_000_000_019, "t3", 8, "hash3", True, TIED, "", ("GPU-1",), None),
+    f.LeaseEnded(19, 1_700_000_000_019, "t3", "process_ended", False, "cy", None, ""),
     f.SupervisorStopped(20, 1_700_000_000_020, "SIGTERM"),
 ]
