@@ -50,6 +50,7 @@ class Readings:
         self._came: deque[Reading] = deque()
         self._asked: deque[tuple[float, int]] = deque()
         self._asked_at_s = 0.0
+        self._asked_runs = 0
         self._bound_ms = 0
         self._told: VramRead | None = None
         self._told_at_s = 0.0
@@ -60,18 +61,23 @@ class Readings:
         self._gpus.start(self._report)
 
     def due_at_s(self, observed: Observed) -> float:
-        """Return when to ask next, in ``time.monotonic()``: at once where a lease waits for a reading from now on."""
+        """Return when to ask next, in ``time.monotonic()``: at once where a lease waits for a reading from now on, and
+        when a labelled container started or stopped.
+        """
         waits = [wait.since_ms for wait in observed.room.values() if not wait.read]
         if self._asked:
             # One that begins after the last question is on its way: asking again makes it no faster.
             return 0.0 if waits and max(waits) > self._asked[-1][1] else math.inf
-        if waits:
+        # Whoever follows the audit hears what a target uses soon after it started. A count is cheap to compare in every
+        # turn; where as many start as stop in one, the next reading comes soon enough.
+        if waits or len(observed.runs) != self._asked_runs:
             return 0.0
         return self._asked_at_s + (AWAITED_S if observed.memory_wanted else IDLE_S)
 
     def ask_if_due(self, state: State, now: Now) -> None:
         if time.monotonic() >= self.due_at_s(state.observed):
             self._note_asked(now)
+            self._asked_runs = len(state.observed.runs)
             self._gpus.read_soon(loads(state))
 
     def take(self, observed: Observed) -> VramRead | None:

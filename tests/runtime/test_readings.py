@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from supervisor.core.inputs import VramRead
 from supervisor.core.model import Gpu, Now, Resident
-from supervisor.core.state import Dirty, RoomWait
+from supervisor.core.state import Dirty, RoomWait, Run
 from supervisor.gpu.load import Load
 from supervisor.gpu.reading import Reading
 from supervisor.readings import AWAITED_S, IDLE_S, Readings, loads
@@ -102,6 +102,17 @@ def test_memory_is_read_now_and_then_and_often_while_it_is_awaited(scene, awaite
 
     scene.at_s += 0.02
     assert scene.ask() == 1
+
+
+def test_memory_is_read_soon_after_a_container_started_or_stopped(scene):
+    scene.came()
+    scene.observed.runs["a-main"] = Run("1", fresh=True)
+    assert (scene.ask(), scene.ask()) == (1, 1)
+
+    scene.came()
+    assert scene.ask() == 1
+    del scene.observed.runs["a-main"]
+    assert scene.ask() == 2
 
 
 def test_a_lease_that_waits_for_a_reading_from_now_on_is_not_kept_waiting(scene):
