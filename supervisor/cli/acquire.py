@@ -72,7 +72,7 @@ async def _use(borrower: Borrower, held: Held, command: Sequence[str], signals: 
     lease = {name: value for name, value in borrower.answer.items() if name != "token"}
     shown.granted(granted(borrower.wish, held), lease)
     if command:
-        return await _run(borrower, command, signals, shown)
+        return await _run(borrower, command, environment(borrower.wish, held), signals, shown)
     shown.say("held until Ctrl-C")
     try:
         await signals.unless_any(borrower.keep())
@@ -92,7 +92,20 @@ def granted(wish: Wish, held: Held) -> str:
     return f"{wish.name} is {state}: lease {held.id}{where}, fence {held.fence}"
 
 
-async def _run(borrower: Borrower, command: Sequence[str], signals: Signals, shown: Progress) -> int:
+def environment(wish: Wish, held: Held) -> dict[str, str] | None:
+    """Return the environment of the command: under a bare lease CUDA sees the GPUs of the lease, and no others.
+
+    None: as it is. UUIDs mean the same in every order; who counts within them counts as the supervisor does.
+    """
+    if wish.target is not None or not held.cuda_visible_devices:
+        return None
+    seen = {"CUDA_VISIBLE_DEVICES": held.cuda_visible_devices, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {**os.environ, **seen}
+
+
+async def _run(
+    borrower: Borrower, command: Sequence[str], environ: dict[str, str] | None, signals: Signals, shown: Progress
+) -> int:
     """Run the command under the lease and return its status as a shell would; end it if the lease is lost.
 
     A target that has completed ends its lease, and takes nothing away from the command: ``docker compose up`` of a job
@@ -101,7 +114,7 @@ async def _run(borrower: Borrower, command: Sequence[str], signals: Signals, sho
     if signals.first:
         return 128 + signals.first
     try:
-        process = await asyncio.create_subprocess_exec(*command)
+        process = await asyncio.create_subprocess_exec(*command, env=environ)
     except OSError as error:
         shown.say(f"error: {command[0]}: {(error.strerror or str(error)).lower()}")
         return 127 if isinstance(error, FileNotFoundError) else 126

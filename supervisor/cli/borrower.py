@@ -20,6 +20,7 @@ from msgspec import Struct
 from supervisor.api.shapes import Ahead
 from supervisor.cli.connection import Line
 from supervisor.cli.errors import LeaseLost, Refused, Unreachable
+from supervisor.cli.output import clock_time
 from supervisor.cli.progress import Progress, Waiting
 from supervisor.core.errors import SupervisorError
 
@@ -46,7 +47,10 @@ QUEUED = frozenset({"queued", "claimable"})
 
 
 class Wish(Struct, frozen=True, kw_only=True):
-    """What is asked for. ``target`` None is a bare lease; ``wait_s`` None waits as long as it takes."""
+    """What is asked for. ``target`` None is a bare lease; ``wait_s`` None waits as long as it takes.
+
+    ``gpus``, ``vram_mib`` (on each of them) and ``gpu_class`` are only a bare lease's; None: not said.
+    """
 
     target: str | None
     owner: str
@@ -55,10 +59,13 @@ class Wish(Struct, frozen=True, kw_only=True):
     wait_s: int | None
     wait_ready: bool
     ready_timeout_s: int
+    gpus: int | None = None
+    vram_mib: int | None = None
+    gpu_class: str | None = None
 
     @property
     def name(self) -> str:
-        return self.target or "the GPU"
+        return self.target or (f"{self.gpus} GPUs" if (self.gpus or 1) > 1 else "the GPU")
 
     @property
     def body(self) -> dict[str, Any]:
@@ -70,6 +77,9 @@ class Wish(Struct, frozen=True, kw_only=True):
             "ttl_seconds": self.ttl_s,
             "wait_ready": self.wait_ready,
             "queue": self.wait_s != 0,
+            "gpus": self.gpus,
+            "vram_mib": self.vram_mib,
+            "gpu_class": self.gpu_class,
         }
         return {name: value for name, value in said.items() if value is not None}
 
@@ -86,8 +96,10 @@ class Held(Struct, frozen=True):
     id: str = ""
     fence: int | None = None
     gpus: tuple[str, ...] = ()
+    cuda_visible_devices: str = ""
     ttl_seconds: float | None = None
     expires_at: str | None = None
+    ends_at: str | None = None
     reason: str | None = None
     position: int | None = None
     ahead: tuple[Ahead, ...] = ()
@@ -97,6 +109,7 @@ class Held(Struct, frozen=True):
 
 class Renewed(Struct, frozen=True):
     ttl_seconds: float
+    ends_at: str | None = None
 
 
 class Answered(Struct, frozen=True):
@@ -114,6 +127,7 @@ class Borrower:
         self._progress = progress
         self._say = progress.say
         self._ttl_s = float(wish.ttl_s)
+        self._ends_at: str | None = None
 
     # ---- getting it
 
@@ -243,11 +257,20 @@ class Borrower:
 
     async def _renew(self) -> str:
         try:
-            self._ttl_s = (await self.line.ask("POST", f"/v1/lease/{self.token}/renew", Renewed)).ttl_seconds
+            renewed = await self.line.ask("POST", f"/v1/lease/{self.token}/renew", Renewed)
         except Refused as refusal:
             if not refusal.retryable:
                 raise LeaseLost(self.wish.name, str(refusal), refusal.context.get("reason")) from None
+        else:
+            self._ttl_s = renewed.ttl_seconds
+            self._tell_end(renewed.ends_at)
         return ""
+
+    def _tell_end(self, ends_at: str | None) -> None:
+        """Say once that others wait, and when the lease ends because of that, however often it is renewed."""
+        if ends_at is not None and ends_at != self._ends_at:
+            self._say(f"others wait: the lease of {self.wish.name} ends at {clock_time(ends_at)} if they still do")
+        self._ends_at = ends_at
 
     async def _look(self) -> str:
         """Return what changed about the lease that its owner should know."""
@@ -257,6 +280,7 @@ class Borrower:
             return ""  # forgotten, or a server in trouble: the next renewal says which
         if held.state == "ended":
             raise LeaseLost(self.wish.name, f"it has ended ({held.reason})", held.reason)
+        self._tell_end(held.ends_at)
         return f"{self.wish.name} is down: {held.why}" if held.state == "down" else ""
 
     # ---- giving it back

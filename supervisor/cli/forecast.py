@@ -47,7 +47,7 @@ def forecast_blocks(wish: Wish, seen: ForecastAnswer) -> list[Block]:
 def _grant(seen: ForecastAnswer) -> list[str]:
     start = {"warm": "it runs already", "cold": "it would be started"}
     return [
-        f"  gets     {needs(seen.vram_mib)} on {', '.join(seen.gpus)}",
+        f"  gets     {needs(seen.vram_mib)} on {'each of ' * (len(seen.gpus) > 1)}{', '.join(seen.gpus)}",
         *([f"  start    {seen.start}: {start[seen.start]}"] if seen.start else []),
         *([f"  evicts   {', '.join(seen.evicts)}"] if seen.evicts else []),
     ]

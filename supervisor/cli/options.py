@@ -11,7 +11,7 @@ import typer
 
 from supervisor.cli import errors
 from supervisor.cli.errors import Usage
-from supervisor.core.values import BadValue, parse_duration_ms
+from supervisor.core.values import BadValue, parse_duration_ms, parse_size_mib
 from supervisor.settings import SETTINGS
 
 #: Completion must not be felt: a server that takes longer is as good as none.
@@ -53,6 +53,14 @@ def seconds(flag: str, text: str) -> int:
     """Read a duration in whole seconds, rounded up: the interface counts in those."""
     try:
         return -(-parse_duration_ms(text) // 1000)
+    except BadValue as error:
+        raise Usage(f"{flag}: {error}", error.hint) from error
+
+
+def mebibytes(flag: str, text: str) -> int:
+    """Read a size with its unit in MiB, rounded up."""
+    try:
+        return parse_size_mib(text)
     except BadValue as error:
         raise Usage(f"{flag}: {error}", error.hint) from error
 

@@ -24,6 +24,7 @@ class Renewed(Struct, frozen=True):
 
     ttl_seconds: float
     expires_at: str | None = None
+    ends_at: str | None = None
 
 
 def token_of(given: str) -> str:
@@ -46,7 +47,8 @@ def renew_token(token: str, *, as_json: bool) -> None:
         return
     done = decoded(server, body, Renewed)
     until = f" until {clock_time(done.expires_at)}" if done.expires_at else ""
-    answer(f"renewed{until}, {done.ttl_seconds:g} s from now")
+    ends = f"; others wait, and it ends at {clock_time(done.ends_at)} if they still do" if done.ends_at else ""
+    answer(f"renewed{until}, {done.ttl_seconds:g} s from now{ends}")
 
 
 def release_token(token: str, *, as_json: bool) -> None:

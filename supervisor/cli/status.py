@@ -34,7 +34,12 @@ def status_blocks(status: StatusView) -> list[Block]:
     journal = "" if status.journal.state == "ok" else f", journal {status.journal.state}: {status.journal.detail}"
     blocks: list[Block] = [
         f"gpu-supervisor {status.version} on {status.host}: {engine}, enforcement {status.mode}{journal}",
-        Grid("GPUs", ("gpu", "name", "memory", "lease"), [_gpu_row(gpu) for gpu in status.gpus]),
+        Grid(
+            "GPUs",
+            ("gpu", "name", "state", "memory", "granted", "free", "on it"),
+            [_gpu_row(gpu, status.leases) for gpu in status.gpus],
+        ),
+        *(f"warning: {gpu.uuid} is closed: {gpu.problem}" for gpu in status.gpus if gpu.problem),
     ]
     rows: list[tuple[object, ...]]
     if status.leases:
@@ -42,7 +47,7 @@ def status_blocks(status: StatusView) -> list[Block]:
         blocks.append(Grid("Leases", ("target", "owner", "state", "since", "expires", "needs", "lease"), rows))
     if status.queue:
         rows = [(*_ticket_row(ticket), ticket.why) for ticket in status.queue]
-        blocks.append(Grid("Queue", ("place", "target", "owner", "priority", "since", "waits because"), rows))
+        blocks.append(Grid("Queue", ("place", "target", "owner", "priority", "needs", "since", "waits because"), rows))
     if status.targets:
         rows = [(target.name, target.state, count(target.problems)) for target in status.targets]
         blocks.append(Grid("Targets", ("target", "state", "problems"), rows))
@@ -53,9 +58,24 @@ def status_blocks(status: StatusView) -> list[Block]:
     return blocks
 
 
-def _gpu_row(gpu: GpuView) -> tuple[object, ...]:
+def _gpu_row(gpu: GpuView, leases: Iterable[LeaseView]) -> tuple[object, ...]:
+    """``granted`` is promised to whoever is on it; ``free`` is left for the next grant."""
     memory = "unknown size" if gpu.total_mib is None else f"{gpu.used_mib or 0} of {gpu.total_mib} MiB used"
-    return (gpu.uuid, gpu.name, memory, f"{gpu.lease or ''}{' ' if gpu.problem else ''}{gpu.problem}")
+    return (gpu.uuid, gpu.name, gpu.state, memory, mib(gpu.granted_mib), mib(gpu.grantable_mib), _who(gpu, leases))
+
+
+def _who(gpu: GpuView, leases: Iterable[LeaseView]) -> str:
+    here = [f"{lease.target or '(bare)'} of {lease.owner}" for lease in leases if lease.id in gpu.leases]
+    return ", ".join([*here, *(f"{target} (resident)" for target in gpu.residents)])
+
+
+def mib(size_mib: int | None) -> str:
+    return f"{size_mib} MiB" if size_mib is not None else ""
+
+
+def on_gpus(need_mib: int | None, gpus: int) -> str:
+    """Show what somebody needs, and of how many GPUs if it is more than one."""
+    return needs(need_mib) if gpus < 2 else f"{gpus} x {mib(need_mib) or 'a whole GPU'}"
 
 
 def _lease_row(lease: LeaseView) -> tuple[object, ...]:
@@ -64,8 +84,8 @@ def _lease_row(lease: LeaseView) -> tuple[object, ...]:
         lease.owner,
         lease.state,
         clock_time(lease.granted_at),
-        clock_time(lease.expires_at),
-        needs(lease.vram_mib),
+        clock_time(lease.expires_at) + (f", ends {clock_time(lease.ends_at)}" if lease.ends_at else ""),
+        on_gpus(lease.vram_mib, len(lease.gpus)),
         lease.id,
     )
 
@@ -76,6 +96,7 @@ def _ticket_row(ticket: QueueEntry) -> tuple[object, ...]:
         ticket.target or "(bare)",
         ticket.owner,
         ticket.priority,
+        on_gpus(ticket.vram_mib, ticket.gpu_count),
         clock_time(ticket.queued_at),
     )
 
@@ -104,7 +125,7 @@ def show_queue(*, as_json: bool) -> None:
         return
     blocks: list[Block] = [holder_line(lease) for lease in status.leases]
     if status.queue:
-        columns = ("place", "target", "owner", "priority", "since", "until", "waits because")
+        columns = ("place", "target", "owner", "priority", "needs", "since", "until", "waits because")
         rows = [(*_ticket_row(ticket), clock_time(ticket.until), ticket.why) for ticket in status.queue]
         blocks.append(Grid("Queue", columns, rows))
     else:
@@ -114,4 +135,7 @@ def show_queue(*, as_json: bool) -> None:
 
 def holder_line(lease: LeaseView) -> str:
     until = f", until {clock_time(lease.expires_at)} unless renewed" if lease.expires_at else ""
-    return f"{lease.target or 'a bare lease'} holds the GPU (owner {lease.owner}){until}"
+    if lease.ends_at:
+        until = f", until {clock_time(lease.ends_at)} if others still wait then"
+    what = "the GPU" if len(lease.gpus) < 2 else f"{len(lease.gpus)} GPUs"
+    return f"{lease.target or 'a bare lease'} holds {what} (owner {lease.owner}){until}"

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from supervisor.api.shapes import ContainerView, EvictAnswer, TargetsView, TargetView
 from supervisor.cli.connection import ask_raw, decoded
 from supervisor.cli.output import Block, Grid, answer, needs, show
-from supervisor.cli.status import count, problem_line
+from supervisor.cli.status import count, mib, problem_line
 from supervisor.core.errors import SupervisorError
 
 
@@ -20,8 +20,9 @@ def show_targets(*, as_json: bool) -> None:
     known = decoded(server, body, TargetsView)
     blocks: list[Block] = []
     if known.targets:
-        columns = ("target", "state", "lease", "needs", "priority", "containers", "problems")
+        columns = ("target", "state", "lease", "declared", "seen", "priority", "containers", "problems")
         blocks.append(Grid("Targets", columns, [_row(target) for target in known.targets]))
+        blocks += [suggestion(target) for target in known.targets if is_suggested(target)]
     for problem in [*(problem for target in known.targets for problem in target.problems), *known.problems]:
         blocks.append(problem_line(problem))
     if not known.targets:
@@ -36,10 +37,44 @@ def _row(target: TargetView) -> tuple[object, ...]:
         target.state,
         target.lease,
         needs(target.vram_mib),
+        mib(target.seen_mib),
         target.priority,
         f"{running} of {len(target.containers)} running" if target.containers else "",
         count(target.problems),
     )
+
+
+def is_suggested(target: TargetView) -> bool:
+    """Return whether there is a size to suggest that no warning suggests already."""
+    return target.suggested_label is not None and target.vram_mib is None
+
+
+def suggestion(target: TargetView) -> str:
+    return (
+        f"{target.name} declares nothing and was seen to use {target.seen_mib} MiB: "
+        f"{target.suggested_label} would leave the rest to others"
+    )
+
+
+def sharing_line(target: TargetView) -> str:
+    """Say with whom it shares, where it is, and what bounds it."""
+    most = target.max_holders
+    where = ", ".join(target.gpus) or "no GPU now"
+    limits = (
+        ("stopped after", target.idle_timeout_seconds, "s without a lease"),
+        ("not evicted for", target.min_residency_seconds, "s after its start"),
+        ("held for", target.max_hold_seconds, "s at most while others wait"),
+    )
+    parts = [
+        f"on {where}",
+        *([f"pinned to {', '.join(target.devices)}"] if target.devices else []),
+        *([f"class {target.gpu_class}"] if target.gpu_class else []),
+        f"shares with {target.coexist_with}",
+        *([f"in groups {', '.join(target.groups)}"] if target.groups else []),
+        f"{target.holders} of {'any number of' if most is None else most} holders",
+        *(f"{what} {limit_s} {unit}" for what, limit_s, unit in limits if limit_s is not None),
+    ]
+    return f"  {'; '.join(parts)}"
 
 
 def show_target(name: str, *, as_json: bool) -> None:
@@ -57,9 +92,13 @@ def show_target(name: str, *, as_json: bool) -> None:
 
 def target_blocks(target: TargetView) -> list[Block]:
     lease = f", lease {target.lease}" if target.lease else ""
+    seen = f", seen to use {target.seen_mib} MiB" if target.seen_mib is not None else ""
     project = f", Compose project {target.project}" if target.project else ""
     blocks: list[Block] = [
-        f"{target.name} is {target.state}: needs {needs(target.vram_mib)}, priority {target.priority}{lease}{project}"
+        f"{target.name} is {target.state}: needs {needs(target.vram_mib)}{seen}, priority {target.priority}"
+        f"{lease}{project}",
+        sharing_line(target),
+        *([suggestion(target)] if is_suggested(target) else []),
     ]
     if target.containers:
         columns = ("container", "service", "status", "health", "needs", "restart", "notes")

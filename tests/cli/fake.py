@@ -47,6 +47,9 @@ class FakeServer:
         self.until_at: str | None = None
         self.forecast: dict[str, Any] = {}
         self.residents: set[str] = set()
+        self.opens: dict[str, dict[str, Any]] = {}
+        self.gpus: dict[str, Any] = {"gpus": ["SIM-0"], "cuda_visible_devices": "SIM-0"}
+        self.ends_at: str | None = None
         self.happened: list[tuple[int, dict[str, Any]]] = []
         self.streams: list[list[tuple[int, dict[str, Any]]]] = []
         self.resumed_from: list[str | None] = []
@@ -127,7 +130,15 @@ class FakeServer:
             raise Problem(404, "lease_unknown", f"this lease has ended ({reason})", reason=reason)
         self.renewals += 1
         self.changed.notify_all()
-        return 200, {"token": token, "ttl_seconds": self.ttl_s, "expires_at": "2001-01-02T03:09:05.000Z"}
+        return 200, {
+            "token": token,
+            "ttl_seconds": self.ttl_s,
+            "expires_at": "2001-01-02T03:09:05.000Z",
+            **self._told(),
+        }
+
+    def _told(self) -> dict[str, Any]:
+        return {"ends_at": self.ends_at} if self.ends_at else {}
 
     def look(self, token: str) -> tuple[int, dict[str, Any]]:
         self.looks += 1
@@ -139,7 +150,10 @@ class FakeServer:
                 return 200, {"state": "queued", "position": position, "why": why, "until": self.until_at}
         if self.holder is not None and self.holder["token"] == token:
             state = "starting" if self.starting else self.holder_state
-            return 200, {"state": state, "why": "room is being made" if self.starting else "it went down"}
+            return 200, {
+                "state": state,
+                "why": "room is being made" if self.starting else "it went down",
+            } | self._told()
         if token in self.ended:
             return 200, {"state": "ended", "reason": self.ended[token]}
         raise Problem(404, "lease_unknown", "no such token")
@@ -155,6 +169,11 @@ class FakeServer:
         self.residents.remove(target)
         return 200, {"evicted": True}
 
+    def open_gpu(self, uuid: str) -> tuple[int, dict[str, Any]]:
+        if uuid not in self.opens:
+            raise Problem(404, "not_found", f"there is no GPU {uuid}")
+        return 200, self.opens[uuid]
+
     def force(self, target: str | None) -> tuple[int, dict[str, Any]]:
         if self.holder is None or target not in (None, self.holder["target"]):
             return 200, {"released": False, "state": {}}
@@ -164,7 +183,7 @@ class FakeServer:
     def _grant(self, held: dict[str, Any]) -> dict[str, Any]:
         self.holder = held
         self.changed.notify_all()
-        return {**held, "state": self.answer_state, "fence": 7, "gpus": ["SIM-0"], "ttl_seconds": self.ttl_s}
+        return {**held, "state": self.answer_state, "fence": 7, "ttl_seconds": self.ttl_s} | self.gpus
 
     def _busy(self) -> Problem:
         assert self.holder is not None
@@ -233,6 +252,8 @@ class Handler(BaseHTTPRequestHandler):
                 return fake.delete(token)
             case ("POST", "v1", "targets", target, "evict"):
                 return fake.evict(target)
+            case ("POST", "v1", "gpus", uuid, "open"):
+                return fake.open_gpu(uuid)
             case ("POST", "release"):
                 return fake.force(body.get("target"))
             case ("GET", *_) if path in fake.documents:

@@ -52,6 +52,70 @@ def test_nothing_is_made_up_where_nothing_was_typed(fake: FakeServer, run):
     assert "@" in fake.asked[0]["owner"]
 
 
+def test_a_bare_lease_asks_for_gpus_a_size_and_a_class(fake: FakeServer, run):
+    run("acquire", "--bare", "--gpus", "2", "--vram", "8GiB", "--class", "high", *TRUE)
+
+    assert {name: fake.asked[0].get(name) for name in ("target", "gpus", "vram_mib", "gpu_class")} == {
+        "target": None,
+        "gpus": 2,
+        "vram_mib": 8_192,
+        "gpu_class": "high",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        pytest.param(("llm", "--gpus", "2"), "--gpus is for --bare", id="gpus of a target"),
+        pytest.param(("llm", "--vram", "8GiB"), "--vram is for --bare", id="the size of a target"),
+        pytest.param(("llm", "--class", "high"), "--class is for --bare", id="the class of a target"),
+        pytest.param(("--bare", "--vram", "8192"), "say of what: 8192MiB, or 8192GiB", id="a size without its unit"),
+        pytest.param(("--bare", "--gpus", "0"), "--gpus", id="no gpu"),
+    ],
+)
+def test_what_a_lease_cannot_ask_for_is_a_wrong_command_line(fake: FakeServer, run, line, said):
+    status, out, err = run("acquire", *line)
+
+    assert (status, out) == (2, "")
+    assert said in err
+    assert fake.asked == []
+
+
+PRINT_CUDA = ("--", "sh", "-c", 'echo "$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER"')
+
+
+def test_a_command_under_a_bare_lease_sees_the_gpus_of_the_lease_and_no_others(fake: FakeServer, run, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    fake.gpus = {"gpus": ["GPU-1", "GPU-2"], "cuda_visible_devices": "GPU-1,GPU-2"}
+
+    assert run("acquire", "--bare", "--gpus", "2", *PRINT_CUDA)[:2] == (0, "GPU-1,GPU-2 PCI_BUS_ID\n")
+
+
+def test_what_a_command_sees_beside_a_target_is_left_alone(fake: FakeServer, run, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+
+    assert run("acquire", "comfyui", *PRINT_CUDA)[:2] == (0, "0 \n")
+
+
+def test_a_holder_is_told_once_that_its_lease_ends_because_others_wait(fake: FakeServer, run, quick, tmp_path):
+    fake.ends_at = "2001-01-02T03:08:00.000Z"
+    fake.ttl_s = 0.3
+    done = tmp_path / "done"
+
+    def leave() -> None:
+        fake.until(lambda: fake.renewals >= 2 and fake.looks >= 4)
+        done.touch()
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    status, _, err = run("acquire", "--bare", "--", "sh", "-c", f"until [ -e {done} ]; do sleep 0.02; done")
+    thread.join(10)
+
+    assert status == 0
+    assert err.count("others wait: the lease of the GPU ends at 2001-01-02 03:08:00 if they still do") == 1
+
+
 def test_detach_prints_the_token_alone_and_leaves_the_lease(fake: FakeServer, run):
     status, out, err = run("acquire", "comfyui", "--detach")
 

@@ -38,7 +38,7 @@ CONTAINER = {
 }
 INIT = {**CONTAINER, "name": "comfyui-init-1", "service": "init", "master": False, "status": "exited", "exit_code": 3}
 INIT |= {"health": "none", "vram_mib": None, "one_off": True}
-COMFYUI = view("comfyui", state="ready", lease="l_abc", priority=5, containers=(CONTAINER, INIT))
+COMFYUI = view("comfyui", state="ready", lease="l_abc", priority=5, seen_mib=7_000, containers=(CONTAINER, INIT))
 
 
 # ---- targets
@@ -46,16 +46,18 @@ COMFYUI = view("comfyui", state="ready", lease="l_abc", priority=5, containers=(
 
 def test_targets_are_a_table_with_what_is_wrong_below_it(fake: FakeServer, run):
     stray = Problem("bad_target_name", "container x: bad name", severity="warning")
-    whisper = view("whisper", state="invalid", vram_mib=None, problems=(NO_MASTER,))
+    size = {"vram_mib": None, "seen_mib": 5_000, "suggested_label": "gpu.vram: 5.25GiB"}
+    whisper = view("whisper", state="invalid", problems=(NO_MASTER,), **size)
     fake.documents["/v1/targets"] = document(TargetsView((COMFYUI, whisper), (stray,)))
 
     assert run("targets") == (
         0,
         """\
 Targets:
-  target   state    lease  needs          priority  containers      problems
-  comfyui  ready    l_abc  8192 MiB       5         1 of 2 running  -
-  whisper  invalid  -      the whole GPU  0         -               1 error
+  target   state    lease  declared       seen      priority  containers      problems
+  comfyui  ready    l_abc  8192 MiB       7000 MiB  5         1 of 2 running  -
+  whisper  invalid  -      the whole GPU  5000 MiB  0         -               1 error
+whisper declares nothing and was seen to use 5000 MiB: gpu.vram: 5.25GiB would leave the rest to others
 error: no container of whisper is the master; label one of them
 warning: container x: bad name
 """,
@@ -81,7 +83,8 @@ def test_one_target_is_shown_with_its_containers(fake: FakeServer, run):
     assert run("targets", "comfyui") == (
         0,
         """\
-comfyui is ready: needs 8192 MiB, priority 5, lease l_abc, Compose project comfyui
+comfyui is ready: needs 8192 MiB, seen to use 7000 MiB, priority 5, lease l_abc, Compose project comfyui
+  on no GPU now; shares with none; 0 of 1 holders
 Containers:
   container       service  status    health   needs     restart  notes
   comfyui-web-1   web      running   healthy  8192 MiB  no       master
@@ -90,6 +93,36 @@ it answers at 127.0.0.1:8188
 """,
         "",
     )
+
+
+def test_one_target_is_shown_with_where_it_is_whom_it_shares_with_and_its_limits(fake: FakeServer, run):
+    fake.documents["/v1/targets/comfyui"] = document(
+        view(
+            "comfyui",
+            vram_mib=None,
+            seen_mib=5_000,
+            suggested_label="gpu.vram: 5.25GiB",
+            gpus=("SIM-0", "SIM-1"),
+            devices=("all",),
+            gpu_class="high",
+            coexist_with="ollama, @small",
+            groups=("images",),
+            holders=2,
+            max_holders=None,
+            idle_timeout_seconds=1_800,
+            min_residency_seconds=120,
+            max_hold_seconds=14_400,
+        )
+    )
+
+    _, out, _ = run("targets", "comfyui")
+
+    assert out.splitlines()[1:3] == [
+        "  on SIM-0, SIM-1; pinned to all; class high; shares with ollama, @small; in groups images; "
+        "2 of any number of holders; stopped after 1800 s without a lease; not evicted for 120 s after its start; "
+        "held for 14400 s at most while others wait",
+        "comfyui declares nothing and was seen to use 5000 MiB: gpu.vram: 5.25GiB would leave the rest to others",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -164,11 +197,52 @@ def test_the_queue_is_shown_behind_whoever_has_the_gpu(fake: FakeServer, run):
         0,
         "comfyui holds the GPU (owner ann), until 2001-01-02 03:09:05 unless renewed\n"
         "Queue:\n"
-        "  place  target  owner        priority  since                until                waits because\n"
-        "  1      (bare)  bob\\x1b[31m  5         2001-01-02 03:05:05  2001-01-02 03:09:05  "
+        "  place  target  owner        priority  needs         since                until                "
+        "waits because\n"
+        "  1      (bare)  bob\\x1b[31m  5         2 x 8192 MiB  2001-01-02 03:05:05  2001-01-02 03:09:05  "
         "comfyui holds the GPU (owner ann)\n",
         "",
     )
+
+
+def test_a_holder_that_was_told_its_end_is_shown_with_it(fake: FakeServer, run):
+    told = msgspec.structs.replace(
+        STATUS.leases[0], gpus=("SIM-0", "SIM-1"), ends_at="2001-01-02T03:08:00.000Z", joined=True
+    )
+    fake.documents["/v1/status"] = document(msgspec.structs.replace(STATUS, leases=(told,), queue=()))
+    said = "comfyui holds 2 GPUs (owner ann), until 2001-01-02 03:08:00 if others still wait then\nnobody waits\n"
+    assert run("queue") == (0, said, "")
+
+
+def test_a_renewal_says_when_the_lease_ends_because_others_wait(fake: FakeServer, run):
+    run("acquire", "comfyui", "--detach")
+    fake.ends_at = "2001-01-02T03:08:00.000Z"
+    ends = "others wait, and it ends at 2001-01-02 03:08:00 if they still do"
+    assert run("renew", "t-1") == (0, f"renewed until 2001-01-02 03:09:05, 60 s from now; {ends}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        pytest.param({"opened": True}, "GPU-1 is open again\n", id="it was closed"),
+        pytest.param(
+            {"opened": False, "reason": "not_closed"},
+            "GPU-1 was not closed: there was nothing to open\n",
+            id="it was open",
+        ),
+    ],
+)
+def test_an_operator_says_that_a_gpu_is_clean(fake: FakeServer, run, answer, said):
+    fake.opens["GPU-1"] = answer
+    assert run("open-gpu", "GPU-1") == (0, said, "")
+    status, out, _ = run("open-gpu", "GPU-1", "--json")
+    assert (status, json.loads(out)) == (0, answer)
+
+
+def test_a_gpu_that_is_not_there_cannot_be_opened(fake: FakeServer, run):
+    status, out, err = run("open-gpu", "GPU-7")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: there is no GPU GPU-7\n")
 
 
 def test_an_empty_queue_is_said(fake: FakeServer, run):
@@ -403,7 +477,7 @@ LEAVES = {path: command for path, command in ALL.items() if not hasattr(command,
 
 def test_the_commands_are_those_that_are_promised():
     assert {path[0] for path in LEAVES} == {
-        *("serve", "status", "targets", "acquire", "renew", "release", "queue", "evict"),
+        *("serve", "status", "targets", "acquire", "renew", "release", "queue", "evict", "open-gpu"),
         *("audit", "why", "check", "journal", "config", "completion"),
     }
 

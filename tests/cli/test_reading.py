@@ -45,10 +45,13 @@ LEASE = LeaseView(
     priority=0,
     granted_at="2001-01-02T03:04:05.000Z",
     expires_at="2001-01-02T03:09:05.000Z",
+    ends_at=None,
     ttl_seconds=300,
     gpus=("SIM-0",),
+    cuda_visible_devices="SIM-0",
     vram_mib=16_000,
     adopted=False,
+    joined=False,
     why="",
     until=None,
 )
@@ -60,19 +63,40 @@ TICKET = QueueEntry(
     priority=5,
     queued_at="2001-01-02T03:05:05.000Z",
     position=0,
+    gpu_count=2,
+    vram_mib=8_192,
     why="comfyui holds the GPU (owner ann)",
     until=None,
 )
 NO_MASTER = Problem("no_master", "no container of whisper is the master", "label one of them", target="whisper")
+GPU = GpuView(
+    uuid="SIM-0",
+    index=0,
+    name="simulated",
+    state="ok",
+    total_mib=24_576,
+    used_mib=15_000,
+    reserved_mib=None,
+    free_mib=9_576,
+    granted_mib=20_000,
+    grantable_mib=4_576,
+    unexplained_mib=0,
+    utilization_percent=None,
+    temperature_c=None,
+    power_w=None,
+    lease="l_abc",
+    leases=("l_abc",),
+    residents=("ollama",),
+    targets=(),
+    problem="",
+)
 STATUS = StatusView(
     host="box",
     version="0.1.0",
     mode="stop",
     engine=EngineView(True, "", 0.1),
     journal=JournalView("ok", ""),
-    gpus=(
-        GpuView(uuid="SIM-0", index=0, name="simulated", total_mib=24_576, used_mib=16_000, lease="l_abc", problem=""),
-    ),
+    gpus=(GPU,),
     leases=(LEASE,),
     queue=(TICKET,),
     targets=(TargetBrief("comfyui", "ready", ()), TargetBrief("whisper", "invalid", (NO_MASTER,))),
@@ -104,14 +128,14 @@ def test_status_in_a_pipe_is_plain_columns(fake: FakeServer, run):
         """\
 gpu-supervisor 0.1.0 on box: in sync with the engine, enforcement stop
 GPUs:
-  gpu    name       memory                   lease
-  SIM-0  simulated  16000 of 24576 MiB used  l_abc
+  gpu    name       state  memory                   granted    free      on it
+  SIM-0  simulated  ok     15000 of 24576 MiB used  20000 MiB  4576 MiB  comfyui of ann, ollama (resident)
 Leases:
   target   owner  state  since                expires              needs      lease
   comfyui  ann    ready  2001-01-02 03:04:05  2001-01-02 03:09:05  16000 MiB  l_abc
 Queue:
-  place  target  owner        priority  since                waits because
-  1      (bare)  bob\\x1b[31m  5         2001-01-02 03:05:05  comfyui holds the GPU (owner ann)
+  place  target  owner        priority  needs         since                waits because
+  1      (bare)  bob\\x1b[31m  5         2 x 8192 MiB  2001-01-02 03:05:05  comfyui holds the GPU (owner ann)
 Targets:
   target   state    problems
   comfyui  ready    -
@@ -162,6 +186,40 @@ def test_status_for_a_script_is_the_servers_answer(fake: FakeServer, run):
     status, out, _ = run("status", "--json")
 
     assert (status, json.loads(out)) == (0, document(STATUS))
+
+
+def test_status_shows_who_is_on_each_gpu_and_why_one_is_closed(fake: FakeServer, run):
+    bare = msgspec.structs.replace(
+        LEASE, id="l_bare", target=None, owner="bob", gpus=("SIM-0", "SIM-1"), ends_at="2001-01-02T03:08:00.000Z"
+    )
+    fake.documents["/v1/status"] = document(
+        msgspec.structs.replace(
+            STATUS,
+            leases=(LEASE, bare),
+            gpus=(
+                msgspec.structs.replace(GPU, leases=("l_abc", "l_bare"), residents=()),
+                msgspec.structs.replace(
+                    GPU,
+                    uuid="SIM-1",
+                    state="dirty",
+                    leases=("l_bare",),
+                    granted_mib=None,
+                    grantable_mib=None,
+                    problem="512 MiB did not come back",
+                ),
+                msgspec.structs.replace(GPU, uuid="SIM-2", total_mib=None, used_mib=None, leases=(), residents=()),
+            ),
+        )
+    )
+
+    _, out, _ = run("status")
+
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "SIM-0 simulated ok 15000 of 24576 MiB used 20000 MiB 4576 MiB comfyui of ann, (bare) of bob" in lines
+    assert "SIM-1 simulated dirty 15000 of 24576 MiB used - - (bare) of bob, ollama (resident)" in lines
+    assert "SIM-2 simulated ok unknown size 20000 MiB 4576 MiB -" in lines
+    assert "warning: SIM-1 is closed: 512 MiB did not come back" in lines
+    assert any("2001-01-02 03:09:05, ends 2001-01-02 03:08:00 2 x 16000 MiB l_bare" in line for line in lines)
 
 
 def test_status_says_what_is_wrong_and_what_to_do_first(fake: FakeServer, run):
@@ -342,6 +400,18 @@ def view(name: str, **fields: Any) -> TargetView:
         "vram_mib": 8_192,
         "priority": 0,
         "lease": None,
+        "holders": 0,
+        "max_holders": 1,
+        "seen_mib": None,
+        "suggested_label": None,
+        "gpus": (),
+        "devices": (),
+        "gpu_class": None,
+        "coexist_with": "none",
+        "groups": (),
+        "idle_timeout_seconds": None,
+        "min_residency_seconds": None,
+        "max_hold_seconds": None,
         "endpoint": None,
         "containers": (),
         "problems": (),

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from supervisor.cli.errors import BUSY, FAILED, LOST, OK, UNREACHABLE, USAGE, Usage
-from supervisor.cli.options import AsJson, Token, epilog, seconds, target_names
+from supervisor.cli.options import AsJson, Token, epilog, mebibytes, seconds, target_names
 
 
 def acquire(
@@ -41,6 +41,17 @@ def acquire(
     no_wait_ready: Annotated[bool, typer.Option("--no-wait-ready", help="Do not wait until it is healthy.")] = False,
     ready_timeout: Annotated[str, typer.Option(help="When to give up waiting for that.", metavar="TIME")] = "15m",
     bare: Annotated[bool, typer.Option("--bare", help="The GPU alone: for a process outside Docker.")] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option(help="With --bare: how many GPUs. [1]", metavar="NUMBER", show_default=False, min=1, max=64),
+    ] = None,
+    vram: Annotated[
+        str | None,
+        typer.Option(help="With --bare: what it needs on each, as in 8GiB. [all of it]", metavar="SIZE"),
+    ] = None,
+    gpu_class: Annotated[
+        str | None, typer.Option("--class", help="With --bare: only GPUs of this class. [any]", metavar="NAME")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the token and leave the lease to you.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would happen: who is ahead, what would be evicted.")
@@ -57,7 +68,7 @@ def acquire(
 
     Waits for the turn, makes room, starts the target, and waits until it is healthy. Holds until Ctrl-C or, with
     -- COMMAND, until the command ends, whose exit status is passed on. The lease is renewed while it is held; if it is
-    lost, the command is ended.
+    lost, the command is ended. With --bare the command finds its GPUs in CUDA_VISIBLE_DEVICES.
     """
     from supervisor.cli.acquire import acquire as hold  # noqa: PLC0415
     from supervisor.cli.borrower import Wish  # noqa: PLC0415
@@ -70,6 +81,9 @@ def acquire(
         )
     if detach and command:
         raise Usage("--detach leaves at once, so it cannot hold the lease for a command", "leave one of them out")
+    for flag, value in (("--gpus", gpus), ("--vram", vram), ("--class", gpu_class)):
+        if value is not None and not bare:
+            raise Usage(f"{flag} is for --bare: of a target its labels say it", "see: gpu-supervisor targets TARGET")
     wish = Wish(
         target=target,
         owner=_whoami() if owner is None else owner,
@@ -78,6 +92,9 @@ def acquire(
         wait_s=None if wait is None else seconds("--wait", wait),
         wait_ready=not no_wait_ready,
         ready_timeout_s=seconds("--ready-timeout", ready_timeout),
+        gpus=gpus,
+        vram_mib=None if vram is None else mebibytes("--vram", vram),
+        gpu_class=gpu_class,
     )
     if dry_run:
         raise typer.Exit(show_forecast(wish, as_json=as_json))
@@ -137,6 +154,18 @@ def evict(
     stop(target, as_json=as_json)
 
 
+def open_gpu(
+    uuid: Annotated[str, typer.Argument(help="The GPU, as status names it.", metavar="UUID")], as_json: AsJson = False
+) -> None:
+    """Say that a GPU is clean whose memory did not come back.
+
+    It is closed until then, or until its memory is back. What is really free still decides over each grant.
+    """
+    from supervisor.cli.gpus import open_gpu as say_clean  # noqa: PLC0415
+
+    say_clean(uuid, as_json=as_json)
+
+
 def register(app: typer.Typer) -> None:
     usual = (OK, FAILED, BUSY, UNREACHABLE)
     app.command(
@@ -145,6 +174,7 @@ def register(app: typer.Typer) -> None:
             "gpu-supervisor acquire llm --wait 10m -- docker compose up",
             "gpu-supervisor acquire llm --dry-run",
             "gpu-supervisor acquire --bare -- python3 train.py",
+            "gpu-supervisor acquire --bare --gpus 2 --vram 8GiB --class high -- torchrun train.py",
             "token=$(gpu-supervisor acquire llm --detach --ttl 30m)",
             statuses=(OK, FAILED, USAGE, BUSY, UNREACHABLE, LOST),
             more="With -- COMMAND: the command's own status; 128 and the signal's number where a signal ended it, or "
@@ -164,3 +194,4 @@ def register(app: typer.Typer) -> None:
         )
     )(release)
     app.command(epilog=epilog("gpu-supervisor evict comfyui", statuses=usual))(evict)
+    app.command("open-gpu", epilog=epilog("gpu-supervisor open-gpu GPU-4f1c2b7e", statuses=usual))(open_gpu)
