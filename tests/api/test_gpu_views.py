@@ -18,6 +18,7 @@ from supervisor.api.views.sizes import spelled_size, suggested_label
 from supervisor.api.views.targets import problems_of, target_view
 from supervisor.core.inputs import VramRead
 from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
+from supervisor.core.problems import PROBLEMS
 from supervisor.core.room import Limit
 from supervisor.core.values import UNLIMITED, parse_size_mib
 from tests.core.box import Box, container
@@ -202,6 +203,7 @@ def test_a_target_that_uses_more_than_it_declares_is_warned_of_everywhere():
     (warning,) = problems_of(box.state, "a")
 
     assert (warning.code, warning.severity, warning.target) == ("uses_more_than_declared", "warning", "a")
+    assert warning.code in PROBLEMS, "labels.md tells what it means"
     assert warning.message == "a was seen to use 9300 MiB, and declares 8192 MiB: the rest is missing for others"
     assert warning.hint == "declare what it uses, gpu.vram: 9.75GiB"
     assert target_view(box.state, "a").problems == (warning,)
