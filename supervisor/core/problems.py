@@ -33,8 +33,8 @@ PROBLEMS = {
     "unknown_label": "Warning: there is no such label; the nearest known one is named.",
     "restart_policy": "Warning: Docker itself starts a container with `restart: always` or `unless-stopped` at boot, "
     'before anybody can judge it. `restart: "no"` leaves starting to the lease.',
-    "uses_more_than_declared": "Warning: the target was seen to use more memory than it declares, so others were granted "
-    "what it took. Only a running supervisor sees it.",
+    "uses_more_than_declared": "Warning: the target was seen to use more memory than it declares, so others were "
+    "granted what it took. Only a running supervisor sees it.",
     "no_labels": "Nothing that was checked has any of these labels.",
     "not_checked": "Warning: a labelled service was not checked, because it is in a profile that is not active.",
 }
