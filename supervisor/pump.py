@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,7 +31,9 @@ from supervisor.core.model import Now
 from supervisor.core.replies import Granted, Queued, Reply
 from supervisor.core.state import State
 from supervisor.kernel import Kernel
+from supervisor.looks import Looks, ProcessPort
 from supervisor.notify import ServiceManager
+from supervisor.pid_watch import PidWatch
 from supervisor.ports import EnginePort, JournalPort
 from supervisor.readings import GpuPort, Readings
 from supervisor.writer import Writer
@@ -67,6 +69,7 @@ class Pump:
         self._engine = engine
         self._readings = Readings(gpus, self._rouse)
         self._clock = clock
+        self._pids = PidWatch(self.post, clock.boot_id)
         self._on_fact = on_fact
         self._manager = manager or ServiceManager()
         self._beat_due_at = 0.0
@@ -79,6 +82,7 @@ class Pump:
         self._told_reason = kernel.state.observed.engine_reason
         self._told_dirty: dict[str, str] = {}
         self._told_problem = ""
+        self._looks: Looks[Any] | None = None
         self._disk_retry_at = 0.0
         self._first_look = asyncio.Event()
         self._first_reading = asyncio.Event()
@@ -86,6 +90,10 @@ class Pump:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(disk, self._batch_done)
+
+    def watch_processes(self, port: ProcessPort[T], as_input: Callable[[tuple[T, ...]], Input]) -> None:
+        """Look at the processes on the GPUs from now on, and take in what ``as_input`` makes of them."""
+        self._looks = Looks(port, lambda seen: self.post(as_input(seen)))
 
     # ---- from other threads
 
@@ -120,6 +128,7 @@ class Pump:
                 self._turn()
                 await self._sleep()
         finally:
+            self._pids.close()
             self._writer.end()
 
     async def _sleep(self) -> None:
@@ -140,6 +149,8 @@ class Pump:
         if observed.storage_full:
             due.append(self._disk_retry_at - self._loop.time())
         due.append(self._readings.due_at_s(observed) - time.monotonic())
+        if self._looks is not None:
+            due.append(self._looks.due_at_s(observed.gpus) - time.monotonic())
         due.append(self._beat_due_at - self._loop.time())
         return min(SLEEP_S, max(0.0, min(due)))
 
@@ -159,6 +170,7 @@ class Pump:
         if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
             self.kernel.feed(now, Tick())
         self._read_gpus(now)
+        self._pids.follow(self.kernel.state)
         self._tell_changes()
         self._let_out()
         batch = self.kernel.take_batch()
@@ -229,6 +241,8 @@ class Pump:
         if read is not None:
             self.kernel.feed(now, read)
             self._first_reading.set()
+        if self._looks is not None:
+            self._looks.look_if_due(self.kernel.state.observed.gpus)
 
     def _let_out(self) -> None:
         out = self.kernel.drain()

@@ -15,6 +15,7 @@ from supervisor.api.problems import Answer, RequestRefused, internal_error, prob
 from supervisor.api.schemas import Body
 from supervisor.core.inputs import Request
 from supervisor.core.replies import Granted, Queued, Reply
+from supervisor.peers import Peer
 from supervisor.ports import Desk
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,13 @@ class Call:
     def caller(self) -> str:
         """Who asks, for the scope of idempotency keys. API tokens will put a name here; all of this machine is one."""
         return str(self.scope.get("gpu_supervisor.caller", "local"))
+
+    @property
+    def peer(self) -> Peer | None:
+        """The process at the other end of the unix socket; None over TCP."""
+        peer = self.scope.get("gpu_supervisor.peer")
+        assert peer is None or isinstance(peer, Peer)
+        return peer
 
     def param(self, name: str) -> str:
         return str(self.scope["path_params"][name])

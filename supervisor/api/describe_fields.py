@@ -178,6 +178,12 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("GpuView", "leases"): "The leases that it is part of, by public id.",
     ("GpuView", "state"): "`ok`; `dirty`: memory did not come back; `lost`, `mig`, `unreadable`: it cannot be used.",
     ("GpuView", "targets"): "The targets that have room reserved on it, or use it.",
+    ("LeaseAnswer", "pid"): "The process that it is tied to, by its number on the host; null: none.",
+    ("LeaseBody", "pid"): "For a bare lease, over the unix socket only: one's process, on whose end the lease, or its "
+    "ticket, ends at once. It has no TTL then.",
+    ("LeaseView", "pid"): "The process that it is tied to, by its number on the host; null: none.",
+    ("TicketAnswer", "pid"): "The process that it is tied to, by its number on the host; null: none.",
+    ("TicketView", "pid"): "The process that it is tied to, by its number on the host; null: none.",
     ("LeaseBody", "gpu_class"): "Only for a bare lease: the class of its GPUs, `high`, `low`, or a name that the "
     "configuration gives; null: any.",
     ("LeaseBody", "gpus"): "Only for a bare lease: how many GPUs.",

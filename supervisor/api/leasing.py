@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import msgspec
@@ -10,18 +11,20 @@ from msgspec import UNSET
 from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
-from supervisor.api.problems import Answer, refuse
+from supervisor.api.problems import Answer, RequestRefused, refuse
 from supervisor.api.schemas import ClaimBody, EmptyBody, LeaseBody
 from supervisor.api.shapes import LeaseAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
 from supervisor.api.times import rfc3339
 from supervisor.api.tokens import digest, key_scope
 from supervisor.api.views.forecast import forecast_view
 from supervisor.api.views.leases import held, is_joined, visible_devices
+from supervisor.core.errors import Refusal
 from supervisor.core.inputs import Acquire, Claim, Release, Renew
-from supervisor.core.model import Terms
+from supervisor.core.model import Terms, Tie
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed
 from supervisor.core.requests import unknown_lease
 from supervisor.core.values import BadValue, parse_class
+from supervisor.peers import INSTEAD, identify
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 DEFAULTS = LeaseBody()
@@ -37,6 +40,7 @@ async def lease(api: Context, call: Call) -> Answer:
     body = await call.body(LeaseBody)
     target = _target(body)
     key = _idempotency_key(call)
+    tie = await _tie(call, body, target) if body.pid is not None else None
     if body.dry_run:
         return await _dry_run(api, body, target)
     id_ = api.mint.new_id()
@@ -51,6 +55,7 @@ async def lease(api: Context, call: Call) -> Answer:
         token_hash=digest(token_of(id_)),
         terms=msgspec.structs.replace(
             _terms(body, target),
+            tie=tie,
             scope=key_scope(call.caller, key) if key is not None else None,
             body=_fingerprint(body, target) if key is not None else None,
         ),
@@ -113,6 +118,23 @@ def _target(body: LeaseBody) -> str | None:
     return target_name("consumer" if body.target is None else "target", name)
 
 
+async def _tie(call: Call, body: LeaseBody, target: str | None) -> Tie:
+    """Return the process that the caller means, which must be its own."""
+    assert body.pid is not None
+    if target is not None:
+        raise refuse("bad_request", "pid is for a bare lease: a target's lease ends with its containers", field="pid")
+    if call.peer is None:
+        detail = (
+            "pid: over TCP nobody can tell whose process it is: connect to the unix socket (serve --socket), or "
+            f"{INSTEAD}"
+        )
+        raise refuse("bad_request", detail, field="pid")
+    found = await asyncio.to_thread(identify, call.peer, body.pid)  # reads of /proc may block
+    if isinstance(found, Refusal):
+        raise RequestRefused(found)
+    return found
+
+
 def _idempotency_key(call: Call) -> str | None:
     key = call.header(b"idempotency-key")
     if key is not None and not KEY.fullmatch(key):
@@ -158,6 +180,7 @@ async def _lease_answer(api: Context, granted: Granted, token: str) -> LeaseAnsw
         cuda_visible_devices=visible_devices(lease),
         vram_mib=lease.vram_mib,
         joined=joined,
+        pid=lease.terms.tie.pid if lease.terms.tie is not None else None,
     )
 
 

@@ -6,6 +6,7 @@ uvicorn itself knows only an idle keep-alive limit and a count of requests. What
   plain fields that one sweep a second looks at: ten thousand connections cost no ten thousand timers;
 - a largest head, and an end to a body that nobody wants. What a body may have is the app's business (``guard``);
 - a connection over the limit is answered 503 and closed;
+- who connected to a unix socket goes with each of its requests;
 - pipelined requests behind a held one never stop the reading, so that its hang-up is noticed.
 
 Source: uvicorn 0.54, protocols/http/httptools_impl.py; llhttp, which does the parsing, bounds nothing.
@@ -25,6 +26,7 @@ from uvicorn.server import ServerState
 from supervisor.api.call import refused, send_answer
 from supervisor.api.problems import problem, refuse
 from supervisor.core.errors import Refusal
+from supervisor.peers import Peer, peer_of
 
 
 class Limits(Struct, frozen=True):
@@ -73,11 +75,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._read_by: float | None = None
         self._write_by: float | None = None
         self._unanswered: list[RequestResponseCycle] = []
+        self._peer: Peer | None = None
 
     # ---- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
+        self._peer = peer_of(transport.get_extra_info("socket"))
         self._begin_head(self.limits.head_s)
         count = len(self.connections)
         if count > self.limits.connections + self.limits.told_so:
@@ -124,6 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["gpu_supervisor.peer"] = self._peer  # type: ignore[typeddict-unknown-key]  # ours
         if not self._in_head:  # behind another request that is still being worked on
             self._begin_head(self.limits.head_s)
 

@@ -48,6 +48,7 @@ class LeaseBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``POST /v1/lease``. ``consumer`` is another name for ``target``; with neither it is a bare lease.
 
     ``gpus``, ``vram_mib`` (on each of them) and ``gpu_class`` are a bare lease's: a target's labels say it.
+    ``pid``, too: the caller's process with which the lease ends, over the unix socket only; it has no TTL then.
     ``dry_run``: nothing is asked for; the answer says what would happen.
     """
 
@@ -64,6 +65,7 @@ class LeaseBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gpus: Annotated[int, Meta(ge=1, le=64)] = 1
     vram_mib: Annotated[int, Meta(ge=1, le=VRAM_MAX_MIB)] | None = None
     gpu_class: Name | None = None
+    pid: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class ClaimBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -131,6 +131,7 @@ class LeaseAnswer(Struct, frozen=True, kw_only=True):
     cuda_visible_devices: str
     vram_mib: int | None
     joined: bool
+    pid: int | None = None
 
 
 class RenewAnswer(Struct, frozen=True):
@@ -178,6 +179,7 @@ class TicketView(Struct, frozen=True, kw_only=True):
     queued_at: str
     position: int
     ahead: tuple[Ahead, ...]
+    pid: int | None = None
     why: str
     until: str | None
 
@@ -234,6 +236,7 @@ class LeaseView(Struct, frozen=True, kw_only=True):
     vram_mib: int | None
     adopted: bool
     joined: bool
+    pid: int | None = None
     why: str
     until: str | None
 

@@ -32,7 +32,7 @@ def test_a_lease_is_answered_with_everything_its_holder_needs():
             assert body.keys() == {
                 *("token", "id", "fence", "target", "consumer", "owner", "state"),
                 *("granted_at", "expires_at", "ends_at", "ttl_seconds", "gpus", "cuda_visible_devices", "vram_mib"),
-                "joined",
+                *("joined", "pid"),
             }
             assert (body["target"], body["consumer"], body["owner"], body["state"]) == ("a", "a", "ann", "ready")
             assert (body["fence"], body["gpus"], body["vram_mib"]) == (1, ["SIM-0"], 8_192)

@@ -73,9 +73,14 @@ def lease_view(state: State, now: Now, lease: Lease) -> LeaseView:
         vram_mib=lease.vram_mib,
         adopted=lease.adopted,
         joined=is_joined(state, lease),
+        pid=_pid(lease.terms),
         why=_why_not_ready(state, lease),
         until=at(now, _until(state, lease)),
     )
+
+
+def _pid(terms: Terms) -> int | None:
+    return terms.tie.pid if terms.tie is not None else None
 
 
 def visible_devices(lease: Lease) -> str:
@@ -137,6 +142,7 @@ def ticket_view(state: State, now: Now, ticket: Ticket) -> TicketView:
         queued_at=rfc3339(ticket.queued_wall_ms),
         position=position,
         ahead=ahead_of(state, wish_of(state, ticket.terms), position),
+        pid=_pid(ticket.terms),
         why=_why_waiting(ticket, position, Closed(state, now)),
         until=at(now, waits_until(state, ticket)),
     )
