@@ -65,10 +65,10 @@ class Looks(Generic[Seen]):
         except Exception:
             # Ours, not the machine's: said out loud, and tried again when the next look is due.
             log.exception("looking at the processes on the GPUs failed")
-        else:
-            self._tell(seen)
+            return
         finally:
             self._under_way = False
+        self._tell(seen)
 
 
 def _listed(gpus: Sequence[Gpu]) -> frozenset[tuple[str, int, int]]:

@@ -13,7 +13,18 @@ from msgspec.structs import replace
 
 from supervisor.clock import Clock
 from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted
-from supervisor.core.inputs import Acquire, ActionDone, ContainerSeen, EngineSnapshot, Input, Release, Renew, Started
+from supervisor.core.inputs import (
+    Acquire,
+    ActionDone,
+    ContainerSeen,
+    EngineContact,
+    EngineLost,
+    EngineSnapshot,
+    Input,
+    Release,
+    Renew,
+    Started,
+)
 from supervisor.core.model import Container, Gpu, Terms
 from supervisor.core.replies import Action, Granted, Queued, Refused, Released, Renewed
 from supervisor.core.state import Durable, Settings, State
@@ -328,3 +339,27 @@ def test_what_is_wrong_with_the_gpus_is_refused_with_and_logged_once(caplog: pyt
         "GPUs: no driver is here",
         "GPUs: all is well again",
     ]
+
+
+def test_the_processes_on_the_gpus_are_looked_at_and_taken_in():
+    class Machine:
+        def look(self, gpus: Sequence[Gpu]) -> tuple[str, ...]:
+            return tuple(process.container or "" for gpu in gpus for process in gpu.processes or ())
+
+        def terminate(self, pid: int, started: int, signal: int) -> str:
+            raise AssertionError("nothing is terminated here")
+
+    async def story() -> None:
+        seen: list[tuple[str, ...]] = []
+
+        def as_input(containers: tuple[str, ...]) -> Input:
+            seen.append(containers)
+            return EngineLost("a was seen") if "a-main" in containers else EngineContact()
+
+        async with rig(container("a")) as box:
+            box.pump.watch_processes(Machine(), as_input)
+            box.acquire("a")
+            await until(lambda: box.pump.kernel.state.observed.engine_reason == "a was seen")
+            assert seen[-1] == ("a-main",)
+
+    run(story)
