@@ -33,6 +33,7 @@ from supervisor.core.state import State
 from supervisor.kernel import Kernel
 from supervisor.looks import Looks, ProcessPort
 from supervisor.notify import ServiceManager
+from supervisor.pid_watch import PidWatch
 from supervisor.ports import EnginePort, JournalPort
 from supervisor.readings import GpuPort, Readings
 from supervisor.writer import Writer
@@ -68,6 +69,7 @@ class Pump:
         self._engine = engine
         self._readings = Readings(gpus, self._rouse)
         self._clock = clock
+        self._pids = PidWatch(self.post, clock.boot_id)
         self._on_fact = on_fact
         self._manager = manager or ServiceManager()
         self._beat_due_at = 0.0
@@ -126,6 +128,7 @@ class Pump:
                 self._turn()
                 await self._sleep()
         finally:
+            self._pids.close()
             self._writer.end()
 
     async def _sleep(self) -> None:
@@ -167,6 +170,7 @@ class Pump:
         if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
             self.kernel.feed(now, Tick())
         self._read_gpus(now)
+        self._pids.follow(self.kernel.state)
         self._tell_changes()
         self._let_out()
         batch = self.kernel.take_batch()
