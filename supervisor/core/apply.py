@@ -107,7 +107,8 @@ def apply(state: State, fact: AnyFact) -> None:
         case TicketKept():
             _replace_ticket(state, replace(durable.tickets[fact.id], token_known=True))
         case LeaseRestarted():
-            durable.leases[fact.id] = replace(durable.leases[fact.id], restarted=True, loaded_at_ms=0)
+            for holder in state.holders_of(fact.target):  # all of them had their answer, whoever asked again
+                durable.leases[holder.id] = replace(holder, restarted=True, loaded_at_ms=0)
             _enter(state, fact.id, "making_room", fact.at_ms)
         case LeaseRetimed():
             lease = durable.leases[fact.id]

@@ -155,3 +155,16 @@ def test_a_key_whose_lease_failed_after_its_answer_gets_no_second_one():
 
     assert box.code(again) == "lease_ended"
     assert isinstance(box.replies[again], Refused)
+
+
+def test_every_holder_of_a_target_that_was_restarted_had_its_answer():
+    box = Box(replace(LLM, max_holders=2))
+    box.lease("llm")
+    second = box.ask("llm", scope="key", body="body")
+    assert granted(box, second).state == "ready"
+    box.show("llm-main", status="exited", health="none", exit_code=1, run="")
+
+    assert box.code(box.claim(1, refresh=True, target="llm")) == ""
+    box.feed(ActionDone("llm-main", "start", "refused", "no such file"))
+
+    assert box.code(box.ask("llm", scope="key", body="body")) == "lease_ended"
