@@ -66,6 +66,7 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "gpus": (1,),
     "vram_mib": (None, 1_024),
     "gpu_class": (None, "high"),
+    "pid": (None,),  # refused over TCP, whoever it is
 }
 WAITS = {"wait_s": (0, 1), "wait_seconds": (0,), "ready_timeout_seconds": (0, 1)}
 

@@ -120,6 +120,8 @@ def _crossed(ask: Ask) -> bool:
         return bool(body.get("force", False)) == (body.get("lease_token") is not None) or "force" in body
     names = [body[name] for name in ("target", "consumer") if body.get(name) is not None]
     bare = (body.get("gpus", 1), body.get("vram_mib"), body.get("gpu_class"))
+    if ask.path == "/v1/lease" and body.get("pid") is not None:
+        return True  # over TCP nobody can tell whose process it is
     return ask.path == "/v1/lease" and (len(names) == 2 or (len(names) == 1 and bare != (1, None, None)))
 
 
