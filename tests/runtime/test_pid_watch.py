@@ -43,8 +43,10 @@ def run(story: Coroutine[Any, Any, None]) -> None:
 def process() -> Iterator[subprocess.Popen[bytes]]:
     """A process that lives until it is told to end."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as one:
-        yield one
-        one.kill()
+        try:
+            yield one
+        finally:
+            one.kill()
 
 
 def tie_of(pid: int) -> Tie:
