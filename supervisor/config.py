@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from supervisor.core.errors import SupervisorError
 from supervisor.core.model import Mode
+from supervisor.core.processes import Allowed, Policy
 from supervisor.core.values import BadValue, shown
 from supervisor.gpu.choice import GpuChoice
 from supervisor.settings import (
@@ -63,6 +64,11 @@ class Config(Struct, frozen=True, kw_only=True):
     idle_timeout_ms: int
     min_residency_ms: int
     max_hold_ms: int
+    processes: Policy
+    processes_grace_ms: int
+    processes_allow: tuple[Allowed, ...]
+    processes_spare_root: bool
+    processes_spare_graphics: bool
     allowed_hosts: tuple[str, ...]
     allow_remote: bool
     label_prefix: str

@@ -18,7 +18,7 @@ from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import CallerGone, Input
 from supervisor.core.model import Now
 from supervisor.core.plan import plan_target
-from supervisor.core.replies import Action, Granted, Queued, Renewed, Reply
+from supervisor.core.replies import Action, Granted, Queued, Renewed, Reply, SignalProcess
 from supervisor.core.sightings import dispatched
 from supervisor.core.state import State
 from supervisor.core.step import step
@@ -35,6 +35,7 @@ class Outbox(Struct):
     replies: list[Reply] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     reads: list[Callable[[], None]] = field(default_factory=list)
+    signals: list[SignalProcess] = field(default_factory=list)
 
 
 class Kernel:
@@ -49,6 +50,7 @@ class Kernel:
         self._taken_seq: int | None = None
         self._replies: deque[tuple[int, Reply]] = deque()
         self._reads: deque[tuple[int, Callable[[], None]]] = deque()
+        self._signals: deque[tuple[int, SignalProcess]] = deque()
         self._touched: dict[str, int] = {}
 
     @property
@@ -75,6 +77,7 @@ class Kernel:
                 self.outbox.replies.append(reply)
             else:
                 self._replies.append((seq, reply))
+        self._signals += ((seq, each) for each in out.signals)
         for target in sorted(out.touched):
             self._touched[target] = seq
             self._dispatch(now, target, kills_only=True)
@@ -127,6 +130,8 @@ class Kernel:
             self.outbox.replies.append(self._replies.popleft()[1])
         while self._reads and self._reads[0][0] <= self.durable_seq:
             self.outbox.reads.append(self._reads.popleft()[1])
+        while self._signals and self._signals[0][0] <= self.durable_seq:
+            self.outbox.signals.append(self._signals.popleft()[1])
         for target in [target for target, seq in self._touched.items() if seq <= self.durable_seq]:
             del self._touched[target]
             self._dispatch(now, target, kills_only=False)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from supervisor.core.inputs import Sent
 from supervisor.core.model import Gpu
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class ProcessPort(Protocol[Seen_co]):
     def look(self, gpus: Sequence[Gpu]) -> tuple[Seen_co, ...]:
         """Return what is known of every process on ``gpus``; those that are gone by now are left out."""
 
-    def terminate(self, pid: int, started: int, signal: int) -> str:
+    def terminate(self, pid: int, started: int, signal: int) -> Sent:
         """Send ``signal`` to exactly that process, and return what came of it."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,12 +24,13 @@ from supervisor.core.inputs import (
     Input,
     Request,
     ShutDown,
+    SignalSent,
     Started,
     StorageFull,
     Tick,
 )
 from supervisor.core.model import Now
-from supervisor.core.replies import Granted, Queued, Reply
+from supervisor.core.replies import Granted, Queued, Reply, SignalProcess
 from supervisor.core.state import State
 from supervisor.kernel import Kernel
 from supervisor.looks import Looks, ProcessPort
@@ -83,6 +85,7 @@ class Pump:
         self._told_dirty: dict[str, str] = {}
         self._told_problem = ""
         self._looks: Looks[Any] | None = None
+        self._processes: ProcessPort[Any] | None = None
         self._disk_retry_at = 0.0
         self._first_look = asyncio.Event()
         self._first_reading = asyncio.Event()
@@ -93,7 +96,18 @@ class Pump:
 
     def watch_processes(self, port: ProcessPort[T], as_input: Callable[[tuple[T, ...]], Input]) -> None:
         """Look at the processes on the GPUs from now on, and take in what ``as_input`` makes of them."""
+        self._processes = port
         self._looks = Looks(port, lambda seen: self.post(as_input(seen)))
+
+    def _send_signal(self, due: SignalProcess) -> None:
+        port = self._processes
+        assert port is not None, "who is asked to end was looked at"
+
+        def send() -> None:
+            self.post(SignalSent(due.pid, due.started, due.signal, port.terminate(due.pid, due.started, due.signal)))
+
+        # A thread of its own, as for looking: /proc of a process that hangs in the kernel may block.
+        threading.Thread(target=send, name="gpu-signal", daemon=True).start()
 
     # ---- from other threads
 
@@ -248,6 +262,8 @@ class Pump:
         out = self.kernel.drain()
         for action in out.actions:
             self._engine.perform(action, self._call_done)
+        for each in out.signals:
+            self._send_signal(each)
         for reply in out.replies:
             asked = self._asked.pop(reply.request_id, None)
             if asked is not None and not asked.done():

@@ -21,11 +21,12 @@ from supervisor.api.tokens import TokenMint, load_secret
 from supervisor.clock import Clock, read_boot_id
 from supervisor.config import Config
 from supervisor.core.apply import replay
-from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import Started
+from supervisor.core.facts import AnyFact, ProcessReported, SignalFailed
+from supervisor.core.inputs import ProcessesSeen, Started
 from supervisor.core.model import Gpu
 from supervisor.core.state import Observed, Settings
 from supervisor.engine import Engine
+from supervisor.gpu.audit import ProcessAudit
 from supervisor.gpu.sources import open_gpus
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
@@ -84,6 +85,11 @@ def core_settings(config: Config) -> Settings:
         idle_timeout_ms=config.idle_timeout_ms,
         max_hold_ms=config.max_hold_ms,
         affinity_points=config.affinity_points,
+        process_policy=config.processes,
+        process_grace_ms=config.processes_grace_ms,
+        process_allow=config.processes_allow,
+        process_spare_root=config.processes_spare_root,
+        process_spare_graphics=config.processes_spare_graphics,
     )
 
 
@@ -108,6 +114,8 @@ async def _run(config: Config, journal: Journal) -> int:
     manager = ServiceManager.from_environment(os.environ)
     gpus = open_gpus(config.gpus)
     pump = Pump(kernel, journal, engine, gpus, clock, _log_fact, manager)
+    if not config.gpus.simulated:  # the pids of simulated processes are nobody's
+        pump.watch_processes(ProcessAudit(), ProcessesSeen)
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
@@ -194,7 +202,9 @@ async def _end(pump: Pump, web: asyncio.Task[None], web_stop: asyncio.Event) -> 
 
 
 def _log_fact(seq: int, fact: AnyFact) -> None:
-    log.info("%s", sentence(fact), extra={"seq": seq, "fact": type(fact).__name__})
+    warns = isinstance(fact, ProcessReported) and fact.policy != "observe"
+    level = logging.WARNING if warns or isinstance(fact, SignalFailed) else logging.INFO
+    log.log(level, "%s", sentence(fact), extra={"seq": seq, "fact": type(fact).__name__})
 
 
 def _log_reader(engine: Engine) -> Callable[[str], Coroutine[Any, Any, str]]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from msgspec import Struct
 
 from supervisor.core.model import Mode
+from supervisor.core.processes import Policy, parse_allowed
 from supervisor.core.values import (
     VRAM_MAX_MIB,
     BadValue,
@@ -337,6 +338,31 @@ SETTINGS: tuple[Setting, ...] = (
         "duration",
         field="max_hold_ms",
     ),
+    Setting(
+        "processes",
+        _one_of(get_args(Policy), "a policy"),
+        "observe",
+        "a process on a GPU that stands by no lease: `observe` it, `warn` in the log, or `terminate` it "
+        "(SIGTERM, then SIGKILL)",
+    ),
+    Setting(
+        "processes_grace",
+        parse_duration_ms,
+        "5m",
+        "time between its SIGTERM and its SIGKILL",
+        "duration",
+        field="processes_grace_ms",
+    ),
+    Setting(
+        "processes_allow",
+        parse_allowed,
+        "",
+        "processes that need no lease: `user=anna, exe=/usr/lib/xorg/*, cgroup=/user.slice/*, container=jupyter*`; "
+        "with `+` between what must all be true",
+        "list",
+    ),
+    Setting("processes_spare_root", parse_bool, "true", "never terminate what runs as root", "boolean"),
+    Setting("processes_spare_graphics", parse_bool, "true", "never terminate what draws a screen", "boolean"),
     Setting("allowed_hosts", _parse_hosts, "", "more names that a `Host` header may carry, with commas", "list"),
     Setting(
         "allow_remote", parse_bool, "false", "listen beyond loopback, where everybody may do everything", "boolean"

@@ -21,9 +21,12 @@ from supervisor.core.facts import (
     LeaseRestarted,
     LeaseRetimed,
     LeaseTold,
+    ProcessReported,
+    ProcessSignalled,
     ResidencyBegan,
     ResidencyEnded,
     RoomVerified,
+    SignalFailed,
     StopFailed,
     SupervisorStarted,
     SupervisorStopped,
@@ -97,6 +100,8 @@ def sentence(fact: AnyFact) -> str:
         case GpuOpened():
             how = GPU_OPENED.get(fact.reason, shown(fact.reason))
             return f"GPU {shown(fact.uuid)} is open again: {how}"
+        case ProcessReported() | ProcessSignalled() | SignalFailed():
+            return _of_process(fact)
         case UseSeen():
             return f"{fact.target} was seen to use {fact.peak_mib} MiB, more than ever before"
         case TargetDown():
@@ -195,3 +200,26 @@ def _of_container(fact: ContainerRefused | ContainerSpared) -> str:
 
 
 _STOPPED = {"kill": "was killed:", "stop": "was stopped:"}
+
+
+def _of_process(fact: ProcessReported | ProcessSignalled | SignalFailed) -> str:
+    if isinstance(fact, SignalFailed):
+        why = SIGNAL_FAILED.get(fact.outcome, shown(fact.outcome))
+        return f"{fact.signal} was not sent to pid {fact.pid}: {why}"
+    who = f"pid {fact.pid} ({shown(fact.name)}) of {shown(fact.user or 'an unknown user')}"
+    inside = f" in the container {shown(fact.container)}" if fact.container else ""
+    holds = ", ".join(f"{f'{mib} MiB' if mib is not None else 'memory'} of GPU {shown(gpu)}" for gpu, mib in fact.holds)
+    by = f"; started by {' < '.join(shown(one) for one in fact.ancestors[:4])}" if fact.ancestors else ""
+    command = f": {shown(fact.command, 200)}" if fact.command else ""
+    if isinstance(fact, ProcessReported):
+        return f"{who}{inside} uses {holds} without a lease{by}{command}"
+    gains = fact.for_target or fact.for_owner
+    whom = f" for {named(fact.for_target)} of {shown(fact.for_owner or '')}" if gains else ""
+    return f"{who}{inside} is sent {fact.signal}{whom}: it uses {holds} without a lease{by}{command}"
+
+
+SIGNAL_FAILED = {
+    "other_process": "its pid belongs to another process by now",
+    "forbidden": "that is not permitted",
+    "unsupported": "this system cannot tell a process from a later one of the same pid",
+}

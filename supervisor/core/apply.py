@@ -25,9 +25,12 @@ from supervisor.core.facts import (
     LeaseRestarted,
     LeaseRetimed,
     LeaseTold,
+    ProcessReported,
+    ProcessSignalled,
     ResidencyBegan,
     ResidencyEnded,
     RoomVerified,
+    SignalFailed,
     StopFailed,
     SupervisorStarted,
     SupervisorStopped,
@@ -133,7 +136,7 @@ def apply(state: State, fact: AnyFact) -> None:
                 durable.peaks.popitem(last=False)
         case SupervisorStopped() | TargetDown() | ContainerRefused() | ContainerSpared() | StopFailed():
             pass  # for the audit alone
-        case GpuClosed() | GpuOpened():
+        case GpuClosed() | GpuOpened() | ProcessReported() | ProcessSignalled() | SignalFailed():
             pass  # for the audit alone
         case _:
             assert_never(fact)

@@ -219,6 +219,50 @@ class GpuClosed(Fact, frozen=True, array_like=True, tag=True):
     detail: str
 
 
+class ProcessReported(Fact, frozen=True, array_like=True, tag=True):
+    """A process uses GPUs and stands by no lease. ``holds``: (GPU, MiB or None) each; ``ancestors``: the parent first.
+
+    ``started``: clock ticks since the boot. ``policy``: observe, warn or terminate. For the audit alone.
+    """
+
+    pid: int
+    started: int
+    started_wall_ms: int
+    name: str
+    user: str | None
+    command: str
+    container: str | None
+    holds: tuple[tuple[str, int | None], ...]
+    ancestors: tuple[str, ...]
+    policy: str
+
+
+class ProcessSignalled(Fact, frozen=True, array_like=True, tag=True):
+    """Such a process is sent ``signal`` (SIGTERM, SIGKILL). ``for_...``: who gains its GPU. For the audit."""
+
+    pid: int
+    started: int
+    started_wall_ms: int
+    name: str
+    user: str | None
+    command: str
+    container: str | None
+    holds: tuple[tuple[str, int | None], ...]
+    ancestors: tuple[str, ...]
+    signal: str
+    for_target: str | None = None
+    for_owner: str | None = None
+
+
+class SignalFailed(Fact, frozen=True, array_like=True, tag=True):
+    """A signal was not sent. ``outcome``: other_process (its pid was used again), forbidden, unsupported."""
+
+    pid: int
+    started: int
+    signal: str
+    outcome: str
+
+
 class GpuOpened(Fact, frozen=True, array_like=True, tag=True):
     """``reason``: clean (its memory is back), used (something runs there by right), operator."""
 
@@ -265,4 +309,7 @@ AnyFact = (
     | UseSeen
     | GpuClosed
     | GpuOpened
+    | ProcessReported
+    | ProcessSignalled
+    | SignalFailed
 )

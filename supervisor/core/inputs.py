@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from supervisor.core.model import Container, Gpu, Terms, Tie
+from supervisor.core.processes import SeenProcess
 
 # ---- requests
 
@@ -143,6 +144,25 @@ class ActionDone(Struct, frozen=True):
 # ---- everything else
 
 
+class ProcessesSeen(Struct, frozen=True):
+    """The processes on the GPUs were looked at: all of them, those that are gone by now left out."""
+
+    processes: tuple[SeenProcess, ...]
+
+
+#: What came of a signal; ``other_process``: the pid was used again.
+Sent = Literal["sent", "gone", "other_process", "forbidden", "unsupported"]
+
+
+class SignalSent(Struct, frozen=True):
+    """A signal that ``step`` asked for was sent, or not."""
+
+    pid: int
+    started: int
+    signal: int
+    outcome: Sent
+
+
 class VramRead(Struct, frozen=True):
     """The GPUs were read. ``began_ms``: when the reading began, in supervisor time (None: just now).
 
@@ -197,6 +217,8 @@ Input = (
     | ActionDone
     | VramRead
     | ProcessEnded
+    | ProcessesSeen
+    | SignalSent
     | StorageFull
     | Started
     | ShutDown

@@ -80,3 +80,11 @@ class KillContainer(Struct, frozen=True):
 
 
 Action = StartContainer | StopContainer | KillContainer
+
+
+class SignalProcess(Struct, frozen=True):
+    """Send ``signal`` to the process ``pid`` that was started at ``started`` (clock ticks), and to no later one."""
+
+    pid: int
+    started: int
+    signal: int

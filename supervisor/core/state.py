@@ -28,6 +28,7 @@ from supervisor.core.model import (
     Ticket,
     Tie,
 )
+from supervisor.core.processes import Allowed, Policy, SeenProcess
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -38,6 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     granted. Where no label says it: a target that was just loaded is not evicted for ``min_residency_ms``, is stopped
     after ``idle_timeout_ms`` without a lease, and is held for ``max_hold_ms`` at most while others wait (0: no limit).
     ``affinity_points``: how many points of priority a ticket for a loaded target counts more (with aging only).
+    ``process_...``: what is done about processes on a GPU that stand by no lease; with ``terminate`` one that has been
+    there for ``process_settle_ms`` is sent SIGTERM, and SIGKILL ``process_grace_ms`` later.
     """
 
     mode: Mode = "stop"
@@ -62,6 +65,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     idle_timeout_ms: int = 0
     max_hold_ms: int = 0
     affinity_points: float = 0.0
+    process_policy: Policy = "observe"
+    process_grace_ms: int = 300_000
+    process_settle_ms: int = 10_000
+    process_allow: tuple[Allowed, ...] = ()
+    process_spare_root: bool = True
+    process_spare_graphics: bool = True
 
 
 class Durable(Struct):
@@ -187,6 +196,15 @@ class Dirty(Struct, frozen=True):
     detail: str
 
 
+class Suspect(Struct):
+    """A process that stands by nothing. ``asked_ms``: when it was sent SIGTERM; ``killed``: it was sent SIGKILL."""
+
+    since_ms: int
+    reported: bool = False
+    asked_ms: int | None = None
+    killed: bool = False
+
+
 class Stale(Struct):
     """Targets, and Compose projects, whose merged labels are out of date until this step settles."""
 
@@ -230,6 +248,8 @@ class Observed(Struct):
     dirty: dict[str, Dirty] = field(default_factory=dict)
     room: dict[str, RoomWait] = field(default_factory=dict)
     seen_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    processes: tuple[SeenProcess, ...] = ()
+    suspects: dict[tuple[int, int], Suspect] = field(default_factory=dict)
     stirred_ms: int = -1_000_000
     synced: bool = False
     ever_synced: bool = False

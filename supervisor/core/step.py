@@ -26,9 +26,11 @@ from supervisor.core.inputs import (
     Input,
     OpenGpu,
     ProcessEnded,
+    ProcessesSeen,
     Release,
     Renew,
     ShutDown,
+    SignalSent,
     Started,
     StartHinted,
     StorageFull,
@@ -51,6 +53,7 @@ from supervisor.core.room import has_room, use_of, who_is_where
 from supervisor.core.settle import down_over, memory_overdue, ready_over, settle, window_over
 from supervisor.core.sightings import call_done, hinted, lost, reopen_windows, seen, snapshot
 from supervisor.core.state import State
+from supervisor.core.strangers import judge_all, processes_seen, signal_sent
 from supervisor.core.targets import gpus_of, right_to_run
 from supervisor.core.txn import Step, Txn
 
@@ -96,6 +99,12 @@ def step(state: State, now: Now, item: Input) -> Step:
             call_done(txn, item)
         case VramRead():
             _read_vram(txn, item)
+        case ProcessesSeen():
+            processes_seen(txn, item)
+            return txn.out
+        case SignalSent():
+            signal_sent(txn, item)
+            return txn.out
         case ProcessEnded():
             process_ended(txn, item)
         case StorageFull():
@@ -221,6 +230,8 @@ def _tick(txn: Txn) -> None:
         elif what == "unused":
             if id_ in state.durable.residents and not state.observed.safe_mode:
                 end_residency(txn, id_, "unused")
+        elif what == "process":
+            judge_all(txn)
         elif what in {"young", "held"}:
             continue  # the queue is looked at again
         else:

@@ -10,7 +10,7 @@ from supervisor.core.apply import apply
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import AnyFact, Fact
 from supervisor.core.model import Now
-from supervisor.core.replies import Refused, Reply
+from supervisor.core.replies import Refused, Reply, SignalProcess
 from supervisor.core.state import State
 
 F = TypeVar("F", bound=Fact)
@@ -22,6 +22,7 @@ class Step(Struct):
     facts: list[AnyFact] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+    signals: list[SignalProcess] = field(default_factory=list)
 
 
 class Txn:

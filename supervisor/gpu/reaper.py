@@ -17,7 +17,6 @@ from msgspec import Struct
 from supervisor.gpu.proc_files import ProcessFiles, Stat, stat_of
 
 Outcome = Literal["sent", "gone", "other_process", "forbidden", "unsupported"]
-Ending = Literal[signal.Signals.SIGTERM, signal.Signals.SIGKILL]
 
 #: A chain of parents that is longer is none of ours: pids are read one after the other, and could form a ring.
 _PARENTS_MAX = 256
@@ -44,8 +43,12 @@ class Reaper:
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
 
-    def send(self, pid: int, started: int, ending: Ending) -> Signalling:
-        """Send ``ending`` to the process that has ``pid`` and started at tick ``started``. Never raises ``OSError``.
+    def terminate(self, pid: int, started: int, signal: int) -> Outcome:
+        """Send SIGTERM or SIGKILL to the process that has ``pid`` and started at tick ``started``; see ``Signalling``."""
+        return self.send(pid, started, signal).outcome
+
+    def send(self, pid: int, started: int, ending: int) -> Signalling:
+        """Do what ``terminate`` does, and say in a sentence why nothing was sent. Never raises ``OSError``.
 
         A pid alone is a race. So:
         1. open a pidfd: it stays with the process that has the pid now, whoever that is;
@@ -138,7 +141,7 @@ def _not_opened(pid: int, error: OSError) -> Signalling:
     return Signalling("unsupported", f"no pidfd of process {pid} can be opened: {error.strerror}")
 
 
-def _send(pid: int, pidfd: int, ending: Ending) -> Signalling:
+def _send(pid: int, pidfd: int, ending: int) -> Signalling:
     try:
         signal.pidfd_send_signal(pidfd, ending)
     except ProcessLookupError:

@@ -1,0 +1,197 @@
+"""What the processes on the GPUs mean for the leases: who stands how, who is reported, and who is told to end.
+
+A process in a container of a target is that target's, and ending it is enforcement's business. Every other one stands
+by a bare lease of its GPU, by the list of the allowed, or by nothing: then it is reported, once, and under the policy
+``terminate`` it is sent SIGTERM and, after a grace, SIGKILL.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import assert_never
+
+from msgspec import Struct
+
+from supervisor.core import policy, room
+from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
+from supervisor.core.inputs import ProcessesSeen, SignalSent
+from supervisor.core.model import Container, Lease
+from supervisor.core.processes import SeenProcess, Standing
+from supervisor.core.replies import SignalProcess
+from supervisor.core.state import State, Suspect
+from supervisor.core.targets import right_to_run
+from supervisor.core.txn import Txn
+
+
+class Judged(Struct, frozen=True):
+    """A process and what it stands by. ``container``: its container's name, or its id where no name is known.
+
+    ``lease``: the id of the lease that it stands by; ``why_spared``: why it is not ended, although unapproved.
+    """
+
+    process: SeenProcess
+    standing: Standing
+    target: str | None = None
+    container: str | None = None
+    service: str | None = None
+    lease: str | None = None
+    why_spared: str = ""
+
+
+def judged(state: State) -> list[Judged]:
+    """Return how every process that was seen on a GPU stands now, as the GPUs list them."""
+    return [judge(state, process) for process in state.observed.processes]
+
+
+def judge(state: State, process: SeenProcess) -> Judged:
+    container = _container_of(state, process)
+    name = container.name if container is not None else next(iter(process.containers), None)
+    service = container.service if container is not None else None
+    if container is not None and container.target is not None:
+        lease = state.lease_of(container.target)
+        may_run = container.runs and right_to_run(state, container).may_run
+        standing: Standing = "unleased" if not may_run else "leased" if lease is not None else "resident"
+        held = lease.id if lease is not None and may_run else None
+        return Judged(process, standing, container.target, name, service, held)
+    bare = _bare_lease_of(state, process)
+    if bare is not None:
+        return Judged(process, "bare_lease", None, name, service, bare.id)
+    names = (container.name,) if container is not None else ()
+    if any(entry.covers(process, names) for entry in state.settings.process_allow):
+        return Judged(process, "allowed", None, name, service)
+    return Judged(process, "unapproved", None, name, service, why_spared=_why_spared(state, process))
+
+
+def _container_of(state: State, process: SeenProcess) -> Container | None:
+    """Return the outermost container of a process that the engine knows: what runs nested in it is its business."""
+    observed = state.observed
+    known = (observed.containers.get(id_) or observed.unlabelled.get(id_) for id_ in process.containers)
+    return next((container for container in known if container is not None), None)
+
+
+def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
+    """Return the bare lease that a process stands by: that of its own tree, or one of its GPU that names no process."""
+    gpus = {use.gpu for use in process.uses}
+    bare = [lease for lease in state.durable.leases.values() if lease.target is None]
+    for lease in bare:
+        tie = lease.terms.tie
+        if tie is not None and process.descends_from(tie.pid, tie.started):
+            return lease
+    return next((lease for lease in bare if lease.terms.tie is None and not gpus.isdisjoint(lease.gpus)), None)
+
+
+def _why_spared(state: State, process: SeenProcess) -> str:
+    """Return why an unapproved process is left alone, in a few words; "" if it is to be ended."""
+    settings = state.settings
+    if settings.process_policy != "terminate":
+        return f"the policy is {settings.process_policy}"
+    if not process.started:
+        return "nobody can tell it from a later one of the same pid"
+    if process.kernel_thread or process.pid == 1:
+        return "it is the system's"
+    if settings.process_spare_root and process.root is not False:
+        return "it is root's" if process.root else "nobody can tell whether it is root's"
+    if settings.process_spare_graphics and any(use.kind == "graphics" for use in process.uses):
+        return "it draws a screen"
+    return ""
+
+
+# ---- reports and signals
+
+
+def processes_seen(txn: Txn, seen: ProcessesSeen) -> None:
+    """Take over who is on the GPUs, and judge them."""
+    observed = txn.state.observed
+    observed.processes = seen.processes
+    here = {process.identity for process in seen.processes}
+    for identity in [identity for identity in observed.suspects if identity not in here]:
+        _forget(txn, identity)
+    judge_all(txn)
+
+
+def judge_all(txn: Txn) -> None:
+    """Report who stands by nothing, and end them where that is the policy. Leases may have come and gone since."""
+    state = txn.state
+    for one in judged(state):
+        identity = one.process.identity
+        if one.standing != "unapproved":
+            _forget(txn, identity)
+            continue
+        suspect = state.observed.suspects.setdefault(identity, Suspect(txn.now.at_ms))
+        if not suspect.reported and _may_write(state):
+            suspect.reported = True
+            txn.emit(ProcessReported, policy=state.settings.process_policy, **_forensics(one))
+        if not one.why_spared and _may_write(state):
+            _end(txn, one, suspect)
+
+
+def _end(txn: Txn, one: Judged, suspect: Suspect) -> None:
+    """Send the signal that is due, each once; what is due later waits for its timer."""
+    settings = txn.state.settings
+    if suspect.asked_ms is None:
+        due_ms, number = suspect.since_ms + settings.process_settle_ms, signal.SIGTERM
+    elif not suspect.killed:
+        due_ms, number = suspect.asked_ms + settings.process_grace_ms, signal.SIGKILL
+    else:
+        return
+    pid, started = one.process.identity
+    if due_ms > txn.now.at_ms:
+        txn.state.observed.timers.set(("process", f"{pid}/{started}"), due_ms)
+        return
+    txn.emit(ProcessSignalled, signal=number.name, **_forensics(one), **_who_gains(txn.state, one.process))
+    txn.out.signals.append(SignalProcess(pid, started, int(number)))
+    if number is signal.SIGTERM:
+        suspect.asked_ms = txn.now.at_ms
+        txn.state.observed.timers.set(("process", f"{pid}/{started}"), txn.now.at_ms + settings.process_grace_ms)
+    else:
+        suspect.killed = True
+
+
+def signal_sent(txn: Txn, sent: SignalSent) -> None:
+    """What came of a signal: one that could not be sent is said out loud."""
+    match sent.outcome:
+        case "sent" | "gone":
+            return
+        case "other_process" | "forbidden" | "unsupported":
+            if _may_write(txn.state):
+                name = signal.Signals(sent.signal).name
+                txn.emit(SignalFailed, pid=sent.pid, started=sent.started, signal=name, outcome=sent.outcome)
+        case _:
+            assert_never(sent.outcome)
+
+
+def _may_write(state: State) -> bool:
+    return not (state.observed.storage_full or state.observed.safe_mode or state.observed.stopping)
+
+
+def _forget(txn: Txn, identity: tuple[int, int]) -> None:
+    if txn.state.observed.suspects.pop(identity, None) is not None:
+        txn.state.observed.timers.drop(("process", f"{identity[0]}/{identity[1]}"))
+
+
+def _forensics(one: Judged) -> dict[str, object]:
+    """Return what the audit keeps of a process: who it is, where it came from, and what it holds."""
+    process = one.process
+    return {
+        "pid": process.pid,
+        "started": process.started,
+        "started_wall_ms": process.started_wall_ms,
+        "name": process.name,
+        "user": process.user,
+        "command": " ".join(process.command),
+        "container": one.container,
+        "holds": tuple((use.gpu, use.used_mib) for use in process.uses),
+        "ancestors": tuple(f"{ancestor.name} ({ancestor.pid})" for ancestor in process.ancestors),
+    }
+
+
+def _who_gains(state: State, process: SeenProcess) -> dict[str, str | None]:
+    """Return for whom a GPU is cleared: who holds it, else the first in the queue who could use it."""
+    gpus = {use.gpu for use in process.uses}
+    for lease in state.durable.leases.values():
+        if not gpus.isdisjoint(lease.gpus):
+            return {"for_target": lease.target, "for_owner": lease.terms.owner}
+    for _, ticket in policy.in_turn(state):
+        if not gpus.isdisjoint(room.reach(state, room.wish_of(state, ticket.terms))):
+            return {"for_target": ticket.terms.target, "for_owner": ticket.terms.owner}
+    return {"for_target": None, "for_owner": None}
