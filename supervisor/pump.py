@@ -81,6 +81,7 @@ class Pump:
         self._synced: list[BaseException | None] = []
         self._facts_since_snapshot = 0
         self._told_seq = kernel.durable_seq
+        self._telling = False
         self._told_reason = kernel.state.observed.engine_reason
         self._told_dirty: dict[str, str] = {}
         self._told_problem = ""
@@ -143,6 +144,7 @@ class Pump:
                 await self._sleep()
         finally:
             self._pids.close()
+            self._tell_facts()
             self._writer.end()
 
     async def _sleep(self) -> None:
@@ -184,9 +186,12 @@ class Pump:
         if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
             self.kernel.feed(now, Tick())
         self._read_gpus(now)
+        self._let_out()
+        self._hand_over_batch()
         self._pids.follow(self.kernel.state)
         self._tell_changes()
-        self._let_out()
+
+    def _hand_over_batch(self) -> None:
         batch = self.kernel.take_batch()
         if batch is not None:
             self._facts_since_snapshot += len(batch)
@@ -270,13 +275,20 @@ class Pump:
                 asked.set_result(reply)
         for deliver in out.reads:
             deliver()
-        if self.kernel.durable_seq > self._told_seq:
-            fresh = self.kernel.durable_seq - self._told_seq
-            for seq, fact in self._recent(self._told_seq, fresh):
-                self._on_fact(seq, fact)
-            self._told_seq = self.kernel.durable_seq
-            self._new_fact.set()
-            self._new_fact = asyncio.Event()
+        if self.kernel.durable_seq > self._told_seq and not self._telling:
+            self._telling = True
+            # Two rounds of the loop later: in the next one whoever asked wakes up and sends, in the one after that it
+            # is on the wire. A line of the log costs as much as all of that, and nobody waits for it.
+            self._loop.call_soon(self._loop.call_soon, self._tell_facts)
+
+    def _tell_facts(self) -> None:
+        """Tell the log, and who follows the audit, what is on disk by now."""
+        self._telling = False
+        after, self._told_seq = self._told_seq, self.kernel.durable_seq
+        for seq, fact in self._recent(after, self._told_seq - after):
+            self._on_fact(seq, fact)
+        self._new_fact.set()
+        self._new_fact = asyncio.Event()
 
     def _call_done(self, done: ActionDone) -> None:
         self.post(done)

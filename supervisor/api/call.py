@@ -24,6 +24,10 @@ B = TypeVar("B", bound=Body)
 #: Answers hold tokens and change by the moment.
 COMMON_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 ENCODER = msgspec.json.Encoder()
+#: Where a server can send an answer in one piece, this key of the scope has how: status, headers, body. It returns
+#: False, and has sent nothing, where the usual way has to be gone.
+WHOLE = "gpu_supervisor.send_whole"
+SendWhole = Callable[[int, list[tuple[bytes, bytes]], bytes], bool]
 
 
 class Call:
@@ -87,15 +91,26 @@ class Call:
         Raises:
             CallerHungUp: the caller went first; the desk knows it already.
         """
+        asker = asyncio.current_task()
+        assert asker is not None, "a handler runs in a task"
+        asking, gone = True, False
+
+        def hung_up(watch: asyncio.Task[None]) -> None:
+            nonlocal gone
+            if asking and not watch.cancelled():
+                gone = asker.cancel()  # tells the desk, if it has not answered
+
         self._watch = asyncio.create_task(until_gone(self._receive))
-        asking = asyncio.ensure_future(desk.ask(request))
+        self._watch.add_done_callback(hung_up)
         try:
-            await asyncio.wait((asking, self._watch), return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                raise CallerHungUp
-            reply = asking.result()
+            # In this very task: one more to wait for it would cost three rounds of the loop after every reply.
+            reply = await desk.ask(request)
+        except asyncio.CancelledError:
+            if gone and asker.uncancel() == 0:
+                raise CallerHungUp from None
+            raise
         finally:
-            asking.cancel()  # tells the desk, if it has not answered
+            asking = False
         if isinstance(reply, Granted | Queued):
             handed = reply.lease.id if isinstance(reply, Granted) else reply.ticket_id
             self._on_lost = lambda: desk.hang_up(request.request_id, handed)
@@ -147,7 +162,7 @@ class Endpoint:
             answer = await self._answer(call)
             if call.hung_up:
                 call.lost()
-            else:
+            elif not self._sent_whole(scope, answer):
                 await send_answer(send, answer)
         except CallerHungUp:
             pass
@@ -156,6 +171,10 @@ class Endpoint:
             raise
         finally:
             call.close()
+
+    def _sent_whole(self, scope: Scope, answer: Answer) -> bool:
+        send_whole: SendWhole | None = scope.get(WHOLE)
+        return send_whole is not None and send_whole(answer.status, head_of(answer), answer.body)
 
     async def _answer(self, call: Call) -> Answer:
         handler = self._handlers.get(call.scope["method"])
@@ -182,12 +201,15 @@ def answer(value: object, status: int = 200) -> Answer:
     return Answer(status, ENCODER.encode(value))
 
 
-async def send_answer(send: Send, answer: Answer) -> None:
-    headers = [
+def head_of(answer: Answer) -> list[tuple[bytes, bytes]]:
+    return [
         (b"content-type", answer.content_type),
         (b"content-length", str(len(answer.body)).encode()),
         *COMMON_HEADERS,
         *answer.headers,
     ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": head_of(answer)})
     await send({"type": "http.response.body", "body": answer.body})

@@ -21,6 +21,17 @@ from supervisor.api.call import refused, send_answer
 from supervisor.api.problems import RequestRefused, refuse
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+LOOKED_AT = frozenset(
+    (
+        b"host",
+        b"origin",
+        b"sec-fetch-site",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"transfer-encoding",
+    )
+)
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]{2,45})\]|(?P<name>[a-z0-9._-]{1,255}))(?::[0-9]{1,5})?")
 _JSON = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
 
@@ -45,7 +56,8 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
-            headers.setdefault(name, []).append(value.decode("latin-1"))
+            if name in LOOKED_AT:
+                headers.setdefault(name, []).append(value.decode("latin-1"))
         hosts = headers.get(b"host", [])
         if not is_unix(scope):
             self._check_host(scope, hosts)

@@ -7,7 +7,8 @@ uvicorn itself knows only an idle keep-alive limit and a count of requests. What
 - a largest head, and an end to a body that nobody wants. What a body may have is the app's business (``guard``);
 - a connection over the limit is answered 503 and closed;
 - who connected to a unix socket goes with each of its requests;
-- pipelined requests behind a held one never stop the reading, so that its hang-up is noticed.
+- pipelined requests behind a held one never stop the reading, so that its hang-up is noticed;
+- an answer that is there as a whole is sent in one write.
 
 Source: uvicorn 0.54, protocols/http/httptools_impl.py; llhttp, which does the parsing, bounds nothing.
 """
@@ -15,7 +16,8 @@ Source: uvicorn 0.54, protocols/http/httptools_impl.py; llhttp, which does the p
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
@@ -23,7 +25,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from supervisor.api.call import refused, send_answer
+from supervisor.api.call import WHOLE, refused, send_answer
 from supervisor.api.problems import problem, refuse
 from supervisor.core.errors import Refusal
 from supervisor.peers import Peer, peer_of
@@ -136,6 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._in_body, self._discarded = False, True, 0
         self._read_by = self.loop.time() + self.limits.body_s
         super().on_headers_complete()
+        cast(Scope, self.cycle.scope)[WHOLE] = partial(self._send_whole, self.cycle)
         self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
         self._unanswered.append(self.cycle)
 
@@ -151,6 +154,28 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     # ---- answers
+
+    def _send_whole(
+        self, cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Send head and body in one write. ``RequestResponseCycle.send`` needs two, each a system call that wakes the
+        client, the first for half an answer: 30 us, a tenth of what a lease takes.
+        """
+        plain = cycle.keep_alive and cycle.scope["method"] != "HEAD"
+        if not plain or cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
+            return False
+        head = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            if name == b"connection":
+                return False
+            head += (name, b": ", value, b"\r\n")
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"".join((*head, b"\r\n", body)))
+        cycle.response_complete = True
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

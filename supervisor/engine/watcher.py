@@ -50,6 +50,8 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
 INSPECTORS = 8
 CLOSE_S = 1.0
+#: How long an inspector leaves the interpreter to whoever decides what follows from an event.
+YIELD_S = 0.002
 
 
 class Pace(Struct, frozen=True):
@@ -187,6 +189,10 @@ class Watcher:
                     if item == LIST:
                         self._list(session)
                     else:
+                        if hinted:
+                            # A kill that the same event leads to is decided meanwhile: an inspect takes a millisecond
+                            # of the interpreter, and would not let go of it for the thread that decides.
+                            time.sleep(YIELD_S)
                         self._inspect(session, item, hinted=hinted)
             except Exception as error:
                 logger.exception("inspecting %s failed", item)
