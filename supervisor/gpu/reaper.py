@@ -44,7 +44,7 @@ class Reaper:
         self._proc = proc
 
     def terminate(self, pid: int, started: int, signal: int) -> Outcome:
-        """Send SIGTERM or SIGKILL to the process that has ``pid`` and started at tick ``started``; see ``Signalling``."""
+        """Send SIGTERM or SIGKILL to the process with ``pid`` that started at tick ``started``; see ``Signalling``."""
         return self.send(pid, started, signal).outcome
 
     def send(self, pid: int, started: int, ending: int) -> Signalling:
