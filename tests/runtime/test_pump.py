@@ -185,7 +185,7 @@ def test_an_answer_does_not_wait_for_the_log_and_the_log_misses_nothing_at_the_e
     async def story() -> None:
         async with rig() as box:
             assert isinstance(await box.acquire(None), Granted)
-            assert not any(isinstance(fact, LeaseGranted) for fact in box.told)
+            assert not any(isinstance(fact, RoomVerified) for fact in box.told)
         assert box.told == box.disk.facts
 
     run(story)
