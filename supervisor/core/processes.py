@@ -67,6 +67,12 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
         return (self.pid, self.started)
 
     @property
+    def users(self) -> tuple[str, ...]:
+        """Its user by name and by number, as far as they may be read."""
+        number = (str(self.uid),) if self.uid is not None else ()
+        return (self.user, *number) if self.user is not None else number
+
+    @property
     def used_mib(self) -> int | None:
         """What it uses of all GPUs together; None if of one of them nobody says."""
         sizes = [use.used_mib for use in self.uses]
@@ -91,7 +97,7 @@ class Allowed(Struct, frozen=True):
     def covers(self, process: SeenProcess, container_names: tuple[str, ...]) -> bool:
         """Return whether this allows ``process``; what may not be read of it is never true."""
         return (
-            (self.user is None or self.user in {process.user, str(process.uid)})
+            (self.user is None or self.user in process.users)
             and _is_like(self.executable, (process.executable,))
             and _is_like(self.cgroup, (process.cgroup,))
             and _is_like(self.container, (*container_names, *process.containers))

@@ -25,7 +25,7 @@ from supervisor.core.inputs import (
 )
 from supervisor.core.model import Container, Dependency, Gpu, Now, Terms
 from supervisor.core.plan import plan
-from supervisor.core.replies import Action, Refused, Reply, StartContainer
+from supervisor.core.replies import Action, Refused, Reply, SignalProcess, StartContainer
 from supervisor.core.state import Settings, State
 from supervisor.kernel import Kernel
 
@@ -63,6 +63,7 @@ class Box:
         self.facts: list[AnyFact] = []
         self.journal: list[AnyFact] = []
         self.actions: list[Action] = []
+        self.signals: list[SignalProcess] = []
         self.replies: dict[int, Reply] = {}
         self.requests = 0
         self.runs = 0
@@ -106,6 +107,7 @@ class Box:
     def _drain(self) -> None:
         out = self.kernel.drain()
         self.actions += out.actions
+        self.signals += out.signals
         for reply in out.replies:
             assert reply.request_id not in self.replies, "a request is answered once"
             self.replies[reply.request_id] = reply

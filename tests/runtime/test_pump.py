@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.clock import Clock
-from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted
+from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted, RoomVerified
 from supervisor.core.inputs import (
     Acquire,
     ActionDone,
