@@ -25,6 +25,7 @@ from supervisor.gpu.nvml_codes import (
     NOT_SUPPORTED,
     VERSION_MISMATCH,
 )
+from supervisor.gpu.proc_files import stat_of
 from supervisor.gpu.wire import Broken, Calling, Done, Message, Request, Seen, Trouble, User
 
 #: Version 1 counts what the driver keeps for itself as used; version 2 needs driver 510.
@@ -186,7 +187,9 @@ class Nvml:
             )
             seen["power_mw"] = ask("power", self._call, "nvmlDeviceGetPowerUsage", index, handle)
             lists = [ask(names[0], self._listed, names, index, handle) for names in (COMPUTE, GRAPHICS, MPS)]
-            seen["users"] = merge(*([(entry.pid, entry.usedGpuMemory) for entry in found or ()] for found in lists))
+            # Where only those that draw are told, a list of them would say that nobody else is there.
+            if lists[0] is not None:
+                seen["users"] = merge(*([(entry.pid, entry.usedGpuMemory) for entry in found or ()] for found in lists))
         except Failed as failed:
             if failed.trouble.code in ALL_GPUS:
                 raise
@@ -224,11 +227,6 @@ def merge(compute: Listed, graphics: Listed, mps: Listed) -> tuple[User, ...]:
 
 
 def started_of(pid: int, proc: Path = Path("/proc")) -> int:
-    """Return when a process started, in clock ticks since the boot: field 22 of its stat (proc(5)); 0 if it is gone.
-
-    Its name, in parentheses, may hold anything, parentheses too: what follows the last one counts.
-    """
-    try:
-        return int((proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
+    """Return when a process started, in clock ticks since the boot; 0 if it is gone, or may not be read."""
+    stat = stat_of(pid, proc)
+    return 0 if stat is None else stat.started

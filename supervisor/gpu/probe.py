@@ -87,11 +87,16 @@ class NvmlGpus:
 
     def close(self) -> None:
         """End the thread and its child; nothing is reported afterwards."""
+        if self._closed:
+            return
         self._closed = True
-        self._wanted.set()
         os.eventfd_write(self._closing, 1)
+        self._wanted.set()
         if self._thread.ident is not None:
             self._thread.join(CLOSE_S)
+        # The thread polls this file: it is closed here, never under it.
+        if not self._thread.is_alive():
+            os.close(self._closing)
 
     # ---- the thread
 
@@ -106,7 +111,6 @@ class NvmlGpus:
         finally:
             if self._child is not None:
                 self._child.end()
-            os.close(self._closing)
 
     def _read_safely(self) -> Reading | None:
         began_s = time.monotonic()

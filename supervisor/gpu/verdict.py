@@ -126,7 +126,7 @@ def judged(seen: Seen, known: Gpu | None, *, in_container: bool) -> Gpu:
         utilization_percent=seen.utilization_percent,
         temperature_c=seen.temperature_c,
         power_w=None if seen.power_mw is None else round(seen.power_mw / 1000),
-        processes=tuple(_process(user) for user in seen.users),
+        processes=None if seen.users is None else tuple(_process(user) for user in seen.users),
     )
     if seen.mig:
         why = (

@@ -57,6 +57,7 @@ class Calling(Struct, frozen=True, tag="calling"):
 class Seen(Struct, frozen=True, kw_only=True, tag="seen"):
     """One GPU as the library describes it, in its units: bytes, per cent, degrees Celsius, milliwatts.
 
+    ``users`` None: the driver does not say who uses it.
     ``ended``: the call that failed so that no more was asked. ``troubles``: calls that failed without that; what the
     hardware does not support is in neither.
     """
@@ -72,7 +73,7 @@ class Seen(Struct, frozen=True, kw_only=True, tag="seen"):
     temperature_c: int | None = None
     power_mw: int | None = None
     mig: bool = False
-    users: tuple[User, ...] = ()
+    users: tuple[User, ...] | None = None
     ended: Trouble | None = None
     troubles: tuple[Trouble, ...] = ()
 

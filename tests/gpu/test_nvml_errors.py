@@ -70,7 +70,7 @@ def test_without_the_library_no_gpu_can_be_read_and_the_sentence_says_why(
         ("GPU-small", "unreadable", 8192),
     ]
     assert all(gpu.detail.endswith(f"cannot be read: {failed.problem}") for gpu in failed.gpus)
-    assert all((gpu.used_mib, gpu.free_mib, gpu.processes) == (None, None, ()) for gpu in failed.gpus)
+    assert all((gpu.used_mib, gpu.free_mib, gpu.processes) == (None, None, None) for gpu in failed.gpus)
     assert ([gpu.state for gpu in healed.gpus], healed.problem) == (["ok", "ok"], "")
 
 
@@ -167,7 +167,7 @@ def test_what_is_wrong_with_one_gpu_concerns_no_other(
     assert sentence in gpu.detail
     assert failed.problem == gpu.detail
     assert not gpu.detail or gpu.detail.startswith("GPU 0 (NVIDIA Stub 24, GPU-big) ")
-    assert state == "ok" or (gpu.used_mib, gpu.free_mib, gpu.processes) == (None, None, ())
+    assert state == "ok" or (gpu.used_mib, gpu.free_mib, gpu.processes) == (None, None, None)
     assert ([gpu.state for gpu in healed.gpus], healed.problem) == (["ok", "ok"], "")
 
 

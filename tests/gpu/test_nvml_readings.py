@@ -38,6 +38,7 @@ def big(**fields: object) -> Gpu:
         utilization_percent=37,
         temperature_c=55,
         power_w=120,
+        processes=(),
     )
     return replace(gpu, **fields)
 
@@ -59,6 +60,7 @@ def test_two_gpus_with_all_that_they_tell(stub: Stub):
             utilization_percent=0,
             temperature_c=30,
             power_w=9,
+            processes=(),
         ),
     )
     assert (seen.problem, seen.driver, seen.cuda) == ("", "560.35.03", "12.6")
@@ -156,7 +158,7 @@ def test_a_list_that_never_stops_growing_is_given_up_and_said(stub: Stub):
     with reading(stub) as readings:
         seen = readings.next()
 
-    assert [process.pid for process in seen.gpus[0].processes] == [1], "the other lists are there"
+    assert seen.gpus[0].processes is None, "those that draw are not all that are there"
     assert seen.gpus[0].state == "ok"
     assert 'nvmlDeviceGetComputeRunningProcesses_v3 says "Insufficient Size" (code 7)' in seen.problem
     assert sum(call.function == "nvmlDeviceGetComputeRunningProcesses_v3" for call in stub.calls() if call.gpu == 0) > 5
@@ -221,6 +223,24 @@ def test_what_was_not_supported_is_asked_again_after_a_while(stub: Stub):
     assert (first.gpus[0], second.gpus[0]) == (big(**NO_TELEMETRY), big())
 
 
+@pytest.mark.parametrize(
+    ("function", "processes"),
+    [
+        pytest.param("nvmlDeviceGetComputeRunningProcesses_v3", None, id="those that compute: nobody is told"),
+        pytest.param("nvmlDeviceGetGraphicsRunningProcesses_v3", (), id="those that draw"),
+        pytest.param("nvmlDeviceGetMPSComputeRunningProcesses_v3", (), id="those behind MPS"),
+    ],
+)
+def test_a_driver_that_does_not_list_processes_does_not_say_that_there_are_none(
+    function: str, processes: tuple[GpuProcess, ...] | None, stub: Stub
+):
+    stub.say(f"fail {function} 0 3")
+    with reading(stub) as readings:
+        seen = readings.next()
+
+    assert (seen.gpus[0], seen.problem) == (big(processes=processes), "")
+
+
 def test_what_is_not_permitted_is_said_in_every_reading_and_not_asked_again(stub: Stub):
     stub.say("fail nvmlDeviceGetComputeRunningProcesses_v3 0 4", f"process 0 graphics {ME} {MIB}")
     with reading(stub) as readings:
@@ -229,8 +249,7 @@ def test_what_is_not_permitted_is_said_in_every_reading_and_not_asked_again(stub
         second = readings.read()
 
     assert first.gpus == second.gpus
-    assert first.gpus[0].state == "ok"
-    assert [process.pid for process in first.gpus[0].processes] == [ME]
+    assert first.gpus[0] == big(processes=None, detail=first.problem)
     assert (first.problem, second.problem) == (first.gpus[0].detail,) * 2
     assert first.problem == (
         "GPU 0 (NVIDIA Stub 24, GPU-big) does not tell everything: nvmlDeviceGetComputeRunningProcesses_v3 says "
