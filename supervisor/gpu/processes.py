@@ -21,7 +21,7 @@ from supervisor.gpu.ancestry import Ancestor, ancestors_of, read_command
 from supervisor.gpu.cgroup_ids import container_ids
 from supervisor.gpu.proc_files import ProcessFiles, Stat
 
-#: Processes whose ancestry is remembered; a GPU has tens, and the one seen longest ago is forgotten first.
+#: Processes whose ancestry is remembered, and users; a GPU has tens. The one seen longest ago is forgotten first.
 REMEMBERED_MAX = 1024
 #: PATH_MAX of Linux: nothing is cut but what escaping makes longer.
 _PATH_MAX = 4096
@@ -64,7 +64,7 @@ class _Remembered(Struct):
 
     started_wall_ms: int
     ancestors: tuple[Ancestor, ...]
-    program: tuple[str, str | None]
+    program: tuple[str, str | None] | None
     command: tuple[str, ...]
 
 
@@ -142,7 +142,7 @@ class ProcessReader:
             known = self._remembered[identity] = _Remembered(
                 started_wall_ms=self._boot_wall_ms() + round(stat.started * self._tick_ms),
                 ancestors=ancestors_of(files, self._proc),
-                program=("", None),
+                program=None,
                 command=(),
             )
             if len(self._remembered) > REMEMBERED_MAX:
@@ -160,6 +160,8 @@ class ProcessReader:
 
     def _user(self, uid: int) -> str:
         if uid not in self._users:
+            if len(self._users) >= REMEMBERED_MAX:
+                self._users.clear()
             self._users[uid] = shown(self._name_of_uid(uid) or str(uid))
         return self._users[uid]
 

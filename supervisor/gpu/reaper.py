@@ -6,6 +6,7 @@ Whatever the caller thinks, some are never signalled: pid 1, kernel threads, thi
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import signal
@@ -16,6 +17,8 @@ from msgspec import Struct
 
 from supervisor.gpu.proc_files import ProcessFiles, Stat, stat_of
 
+logger = logging.getLogger(__name__)
+
 Outcome = Literal["sent", "gone", "other_process", "forbidden", "unsupported"]
 
 #: A chain of parents that is longer is none of ours: pids are read one after the other, and could form a ring.
@@ -23,7 +26,7 @@ _PARENTS_MAX = 256
 
 
 class Signalling(Struct, frozen=True):
-    """What became of one signal. ``detail``: a sentence for the audit; "" when it was sent.
+    """What became of one signal. ``detail`` says in a sentence why it was not sent.
 
     ``gone``: the process has ended (a zombie too). ``other_process``: its pid belongs to another one now.
     ``forbidden``: it is one that is never signalled, or the kernel refused. ``unsupported``: nothing could be tried.
@@ -45,7 +48,12 @@ class Reaper:
 
     def terminate(self, pid: int, started: int, signal: int) -> Outcome:
         """Send SIGTERM or SIGKILL to the process with ``pid`` that started at tick ``started``; see ``Signalling``."""
-        return self.send(pid, started, signal).outcome
+        signalling = self.send(pid, started, signal)
+        if signalling.outcome not in ("sent", "gone"):
+            logger.warning(
+                "not signalled pid=%d signal=%d outcome=%s: %s", pid, signal, signalling.outcome, signalling.detail
+            )
+        return signalling.outcome
 
     def send(self, pid: int, started: int, ending: int) -> Signalling:
         """Do what ``terminate`` does, and say in a sentence why nothing was sent. Never raises ``OSError``.
@@ -85,14 +93,14 @@ class Reaper:
         try:
             with ProcessFiles(pid, self._proc) as files:
                 stat = files.stat()
-        except ProcessLookupError:
-            return Signalling("gone", f"process {pid} has ended")
-        except PermissionError:
+        except (ProcessLookupError, PermissionError):
+            # hidepid=2 hides even that there is such a process.
+            if _has_ended(pidfd):
+                return Signalling("gone", f"process {pid} has ended")
             return Signalling("forbidden", f"the start time of process {pid} may not be read (is /proc hidden?)")
-        return _mismatch(stat, started) or (
-            # Readable: every thread of it has ended.
-            Signalling("gone", f"process {pid} has ended") if _has_ended(pidfd) else None
-        )
+        if (mismatch := _mismatch(stat, started)) is not None:
+            return mismatch
+        return Signalling("gone", f"process {pid} has ended") if _has_ended(pidfd) else None
 
     def _foreign_proc(self) -> Signalling | None:
         """Refuse a proc file system of another pid namespace: what it says of a pid is about another process."""
@@ -126,6 +134,7 @@ def _mismatch(stat: Stat, started: int) -> Signalling | None:
 
 
 def _has_ended(pidfd: int) -> bool:
+    """Return whether every thread of it has ended, a zombie's too. Source: pidfd_open(2)."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
