@@ -53,14 +53,14 @@ def test_the_process_that_is_meant_gets_the_signal(number: int):
 
 
 def test_nobody_else_of_its_family_is_hit():
-    with process("sh", "-c", "cat & echo $!; wait", start_new_session=True) as parent, process() as sibling:
+    with process("sh", "-c", "sleep 60 & echo $!; wait", start_new_session=True) as parent, process() as sibling:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         try:
             assert Reaper().terminate(parent.pid, started(parent.pid), signal.SIGTERM) == "sent"
             assert parent.wait() == -signal.SIGTERM
             assert sibling.poll() is None
-            assert stat_of(child) is not None
+            assert started(child)
         finally:
             os.kill(child, signal.SIGKILL)
 
