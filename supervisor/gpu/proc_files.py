@@ -19,6 +19,8 @@ _PF_KTHREAD = 0x00200000
 class Stat(Struct, frozen=True):
     """What is used of ``/proc/PID/stat``. ``started`` is field 22: clock ticks from the boot to its start.
 
+    ``stack`` is field 28, where its stack begins: elsewhere after each exec, by chance; 0 where it is hidden.
+
     (pid, started) is the identity of a process. A pid comes back only after all others were given out, which takes far
     longer than a tick (10 ms).
     """
@@ -29,6 +31,7 @@ class Stat(Struct, frozen=True):
     parent: int
     started: int
     kernel_thread: bool
+    stack: int
 
 
 def parse_stat(text: str) -> Stat:
@@ -42,7 +45,7 @@ def parse_stat(text: str) -> Stat:
     head, opening, rest = text.partition(" (")
     name, closing, tail = rest.rpartition(") ")
     fields = tail.split()
-    if not opening or not closing or len(fields) < 20:
+    if not opening or not closing or len(fields) < 26:
         raise ValueError("not a line of /proc/PID/stat")
     return Stat(
         pid=int(head),
@@ -51,6 +54,7 @@ def parse_stat(text: str) -> Stat:
         parent=int(fields[1]),
         started=int(fields[19]),
         kernel_thread=bool(int(fields[6]) & _PF_KTHREAD),
+        stack=int(fields[25]),
     )
 
 

@@ -64,7 +64,7 @@ class _Remembered(Struct):
 
     started_wall_ms: int
     ancestors: tuple[Ancestor, ...]
-    program: tuple[str, str | None] | None
+    program: tuple[str, str | None, int] | None
     command: tuple[str, ...]
 
 
@@ -152,7 +152,7 @@ class ProcessReader:
 
     def _command(self, files: ProcessFiles, stat: Stat, executable: str | None, known: _Remembered) -> tuple[str, ...]:
         """Return the command line, read again only after an exec: it is the one read that can hang."""
-        program = (stat.name, executable)
+        program = (stat.name, executable, stat.stack)
         if known.program != program:
             known.command = read_command(files)
             known.program = program

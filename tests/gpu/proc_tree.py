@@ -112,12 +112,13 @@ class MadeUpProc:
         command: bytes = b"a\0",
         executable: str | None = "/bin/a",
         cgroup: str = "0::/\n",
+        stack: int = 4096,
     ) -> None:
         """Write a process, or write it anew."""
         folder = self.path / str(pid)
         folder.mkdir(exist_ok=True)
         zeros = " 0" * 12
-        stat = f"{pid} ({name}) S {parent} 1 1 0 -1 {flags}{zeros} {started} 0 0\n"
+        stat = f"{pid} ({name}) S {parent} 1 1 0 -1 {flags}{zeros} {started} 0 0 0 0 0 {stack}\n"
         (folder / "stat").write_bytes(stat.encode(errors="surrogateescape"))
         (folder / "status").write_text(f"Name:\ta\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
         (folder / "cmdline").write_bytes(command)
