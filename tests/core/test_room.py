@@ -17,7 +17,7 @@ from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
 from supervisor.core.replies import Granted, Refused, Released
 from supervisor.core.room import Occupant, Placement, Wish, fewest_to_evict
 from supervisor.core.state import State
-from tests.core.box import Box, container, kinds
+from tests.core.box import Box, after, container, kinds
 
 FIRST = Gpu("SIM-0", total_mib=24_576, used_mib=0, processes=())
 SECOND = Gpu("SIM-1", index=1, total_mib=24_576, used_mib=0, processes=())
@@ -335,6 +335,32 @@ def test_the_first_holder_may_go_while_the_target_starts():
 
     assert box.code(second) == "Granted"
     assert box.state.lease_of("a").id == f"l{second}"
+
+
+def test_what_the_first_holder_had_started_is_not_started_again_when_it_goes():
+    depends_on = after("init", "service_completed_successfully")
+    box = Box(container("a", max_holders=2, depends_on=depends_on), container("a", "init", max_holders=2))
+    first, second = box.ask("a"), box.ask("a")
+    (action,) = box.take()
+    box.start("a-init")
+    box.done(action)
+    box.exit("a-init", 0)
+
+    box.release(first)
+
+    assert [action.id for action in box.obey()] == ["a-main"]
+    assert box.code(second) == "Granted"
+
+
+def test_the_grace_of_a_target_that_is_down_goes_on_when_its_first_holder_goes():
+    box = Box(container("a", max_holders=2))
+    first, _ = box.lease("a"), box.lease("a")
+    box.exit("a-main", 1)
+    box.advance(20)
+    box.release(first)
+    box.advance(11)
+
+    assert not box.state.durable.leases
 
 
 def test_a_target_that_fails_ends_all_its_holders():

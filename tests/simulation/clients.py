@@ -256,7 +256,27 @@ class Callers:
             require(not isinstance(reply, Renewed | Granted), "a token that nobody gave out is no good")
         yield self._ask(self._claim("hash of none", refresh=True))
 
+    def companion(self) -> Script:
+        """Join somebody who has a target."""
+        life = self._site.life
+        leased = [lease.target for lease in life.kernel.state.durable.leases.values()] if life is not None else []
+        if not any(leased):
+            return
+        terms = self._terms(self._rng.choice([target for target in leased if target is not None]))
+        reply = yield self._acquire(terms, wait_ms=self._rng.choice((0, 3_000)), ticket=False, patience_ms=60_000)
+        if isinstance(reply, Granted):
+            yield from self._hold(reply)
+
     def anybody(self) -> Script:
-        characters = (self.plain, self.plain, self.waiter, self.waiter, self.ticket, self.keyed, self.keyed)
+        characters = (
+            self.companion,
+            self.plain,
+            self.plain,
+            self.waiter,
+            self.waiter,
+            self.ticket,
+            self.keyed,
+            self.keyed,
+        )
         rare = (self.operator, self.stranger)
         return self._rng.choice(rare if self._rng.random() < 0.06 else characters)()

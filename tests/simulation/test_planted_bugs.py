@@ -69,9 +69,9 @@ def two_load_at_once(patch: pytest.MonkeyPatch) -> None:
 def one_holder_too_many(patch: pytest.MonkeyPatch) -> None:
     honest = room._join
 
-    def join(state: Any, lead: Any, own_id: str) -> Any:
+    def join(state: Any, lead: Any, *more: Any) -> Any:
         return (
-            room.Placement(lead.gpus, lead.vram_mib, joins=lead.id) if not lead.adopted else honest(state, lead, own_id)
+            room.Placement(lead.gpus, lead.vram_mib, joins=lead.id) if not lead.adopted else honest(state, lead, *more)
         )
 
     patch.setattr(room, "_join", join)
@@ -84,10 +84,6 @@ def smaller_ones_first(patch: pytest.MonkeyPatch) -> None:
 
 def foreign_use_overlooked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(settle, "has_room", lambda *_: True)
-
-
-def first_holder_takes_all_with_it(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leases, "_hand_over_lead", lambda *_: None)
 
 
 def grant_while_not_in_sync(patch: pytest.MonkeyPatch) -> None:
@@ -351,7 +347,6 @@ PLANTED: tuple[Plant, ...] = (
     one_holder_too_many,
     smaller_ones_first,
     foreign_use_overlooked,
-    first_holder_takes_all_with_it,
 )
 
 
