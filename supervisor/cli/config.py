@@ -66,7 +66,7 @@ def toml_value(setting: Setting, given: Given) -> Any:
         case "integer" | "number" | "boolean":
             return value
         case "list":
-            return list(value)
+            return [str(item) for item in value]
         case "text" | "duration" | "size":
             return given.text
 

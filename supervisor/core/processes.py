@@ -94,6 +94,11 @@ class Allowed(Struct, frozen=True):
     cgroup: str | None = None
     container: str | None = None
 
+    def __str__(self) -> str:
+        """Return the entry as ``parse_allowed`` reads it."""
+        given = ((word, getattr(self, field)) for word, field in _WORDS.items())
+        return "+".join(f"{word}={value}" for word, value in given if value is not None)
+
     def covers(self, process: SeenProcess, container_names: tuple[str, ...]) -> bool:
         """Return whether this allows ``process``; what may not be read of it is never true."""
         return (
@@ -138,13 +143,3 @@ def _parse_entry(entry: str) -> Allowed:
             raise BadValue(f'"{shown(entry)}" says {name} twice', "two entries with a comma between allow either")
         values[_WORDS[name]] = value
     return Allowed(**values)
-
-
-def spelled_allowed(entries: tuple[Allowed, ...]) -> str:
-    """Return the list as ``parse_allowed`` reads it."""
-    names = {field: word for word, field in _WORDS.items()}
-    spelled = []
-    for entry in entries:
-        given = [(names[field], getattr(entry, field)) for field in entry.__struct_fields__]
-        spelled.append("+".join(f"{name}={value}" for name, value in given if value is not None))
-    return ", ".join(spelled)

@@ -9,6 +9,7 @@ import pytest
 
 from supervisor.config import Config, ConfigError, is_loopback, load
 from supervisor.core.model import Gpu
+from supervisor.core.processes import Allowed
 from supervisor.core.values import BadValue
 from supervisor.gpu.choice import GpuChoice, parse_gpus
 from supervisor.settings import SETTINGS, _default_engine, parse_gpu_classes, parse_size_bytes
@@ -103,6 +104,11 @@ affinity = 2.5
 idle_timeout = "30m"
 min_residency = 90
 max_hold = "2h"
+processes = "terminate"
+processes_grace = "1m"
+processes_allow = ["user=anna", "exe=/usr/lib/xorg/*+user=root"]
+processes_spare_root = false
+processes_spare_graphics = false
 allowed_hosts = ["gpu.lan", "box"]
 allow_remote = true
 label_prefix = "acme."
@@ -130,6 +136,11 @@ EVERY = Config(
     idle_timeout_ms=1_800_000,
     min_residency_ms=90_000,
     max_hold_ms=7_200_000,
+    processes="terminate",
+    processes_grace_ms=60_000,
+    processes_allow=(Allowed(user="anna"), Allowed(user="root", executable="/usr/lib/xorg/*")),
+    processes_spare_root=False,
+    processes_spare_graphics=False,
     allowed_hosts=("gpu.lan", "box"),
     allow_remote=True,
     label_prefix="acme.",
@@ -157,6 +168,11 @@ EVERY_TEXT = {
     "idle_timeout": "30m",
     "min_residency": "90",
     "max_hold": "2h",
+    "processes": "terminate",
+    "processes_grace": "1m",
+    "processes_allow": "user=anna, exe=/usr/lib/xorg/*+user=root",
+    "processes_spare_root": "no",
+    "processes_spare_graphics": "0",
     "allowed_hosts": "gpu.lan, box",
     "allow_remote": "yes",
     "label_prefix": "acme.",

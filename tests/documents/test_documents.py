@@ -17,7 +17,8 @@ from supervisor import __version__
 from supervisor.api import ROUTES
 from supervisor.cli import errors
 from supervisor.cli.app import app
-from supervisor.core.labels import LABELS, PREFIX, PROBLEMS
+from supervisor.core.labels import LABELS, PREFIX
+from supervisor.core.problems import PROBLEMS
 from supervisor.engine import READ_ENDPOINTS, WRITE_ENDPOINTS
 from supervisor.settings import SETTINGS, reference
 from tests.documents.tables import between_marks, problem_codes
