@@ -151,10 +151,14 @@ class ProcessReader:
         return known
 
     def _command(self, files: ProcessFiles, stat: Stat, executable: str | None, known: _Remembered) -> tuple[str, ...]:
-        """Return the command line, read again only after an exec: it is the one read that can hang."""
+        """Return the command line, read again only after an exec: it is the one read that can hang.
+
+        It is empty in the middle of an exec (tried on 6.18: name and program are new by then) and once a process has
+        ended. That says nothing, so what was seen before stands, and the next look reads it again.
+        """
         program = (stat.name, executable, stat.stack)
-        if known.program != program:
-            known.command = read_command(files)
+        if known.program != program and (command := read_command(files)):
+            known.command = command
             known.program = program
         return known.command
 

@@ -21,10 +21,19 @@ _T = TypeVar("_T")
 
 
 @contextlib.contextmanager
-def process(*command: str, **how: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that lives until the test is over: without a command, one that waits for a line."""
+def process(*command: str, echoes: bool = True, **how: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lives until the test is over: without a command, one that waits for a line.
+
+    ``echoes``: it is cat, and has run as far as to copy its input. (``Popen`` returns in the middle of an exec.)
+    """
     with subprocess.Popen(command or ("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
         try:
+            if echoes:
+                one.stdin.write(b"\n")
+                one.stdin.flush()
+                assert one.stdout.read(1) == b"\n"
             yield one
         finally:
             one.kill()

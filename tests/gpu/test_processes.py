@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import select
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from supervisor.gpu import processes
 from supervisor.gpu.ancestry import ANCESTORS_MAX
 from supervisor.gpu.proc_files import ProcessFiles, Stat, parse_stat, sees_host, stat_of
 from supervisor.gpu.processes import ProcessReader, ProcessStory
+from tests.conftest import until
 from tests.gpu.proc_tree import KERNEL_THREAD, NOBODY, MadeUpProc, as_nobody, process, started, waiting_child
 
 #: A shell that tells of its child, whose own child waits for a line.
@@ -52,7 +52,7 @@ def describe(pid: int, reader: ProcessReader | None = None) -> ProcessStory:
 @contextlib.contextmanager
 def tree() -> Iterator[tuple[int, int, int]]:
     """The pids of a process, its child, and its grandchild."""
-    with process("sh", "-c", TREE) as top:
+    with process("sh", "-c", TREE, echoes=False) as top:
         assert top.stdout is not None
         one, other = int(top.stdout.readline()), int(top.stdout.readline())
         middle, low = (one, other) if stat_of(other).parent == one else (other, one)  # type: ignore[union-attr]
@@ -65,11 +65,9 @@ def tree() -> Iterator[tuple[int, int, int]]:
 
 
 def end(pid: int) -> None:
-    """End somebody else's child, and return when its own children have been given another parent."""
-    pidfd = os.pidfd_open(pid)
+    """End a child of a shell of ours. Its own children have another parent then, and its pid is free."""
     os.kill(pid, signal.SIGKILL)
-    select.select([pidfd], [], [])
-    os.close(pidfd)
+    until(lambda: stat_of(pid) is None, what="the end of the process")
 
 
 # ---- what is told
@@ -77,10 +75,10 @@ def end(pid: int) -> None:
 
 def test_a_process_is_told_by_its_user_its_program_its_start_and_where_it_came_from():
     before_ms = time.time() * 1000
-    with process("cat", "-", "-") as one:
+    with process("cat", "-", "/dev/null") as one:
         story = describe(one.pid)
 
-    assert (story.pid, story.name, story.command) == (one.pid, "cat", ("cat", "-", "-"))
+    assert (story.pid, story.name, story.command) == (one.pid, "cat", ("cat", "-", "/dev/null"))
     assert story.executable is not None
     assert Path(story.executable).samefile(shutil.which("cat") or "")
     assert (story.uid, story.user) == (os.geteuid(), pwd.getpwuid(os.geteuid()).pw_name)
@@ -129,8 +127,8 @@ def test_parents_that_form_a_ring_are_no_endless_line(proc: MadeUpProc):
 
 def test_a_program_that_was_replaced_while_it_runs_is_told_by_the_path_that_it_had(tmp_path: Path):
     program = tmp_path / "game"
-    shutil.copy(shutil.which("sleep") or "", program)
-    with process(str(program), "60") as one:
+    shutil.copy(shutil.which("cat") or "", program)
+    with process(str(program)) as one:
         program.unlink()
 
         assert describe(one.pid).executable == str(program)
@@ -343,9 +341,19 @@ def test_the_command_is_read_again_after_an_exec(change: dict[str, object], proc
     assert describe(5, reader).command == ("a", "worker.py")
 
 
+def test_a_command_that_is_empty_for_a_moment_is_read_again_and_what_was_known_stands(proc: MadeUpProc):
+    reader = ProcessReader(proc.path)
+    commands = []
+    for name, command in (("a", b""), ("a", b"one\0"), ("b", b""), ("b", b"other\0"), ("b", b"forged\0"), ("", b"")):
+        proc.write(5, name=name, command=command)
+        commands.append(describe(5, reader).command)
+
+    assert commands == [(), ("one",), ("one",), ("other",), ("other",), ("other",)]
+
+
 def test_a_real_program_that_starts_itself_again_shows_its_new_command():
     reader = ProcessReader()
-    with process(sys.executable, "-c", ITSELF_AGAIN) as one:
+    with process(sys.executable, "-c", ITSELF_AGAIN, echoes=False) as one:
         assert one.stdout is not None
         assert one.stdin is not None
         one.stdout.readline()
@@ -395,8 +403,8 @@ def test_a_command_is_cut_and_made_fit_for_a_terminal(proc: MadeUpProc):
 
 def test_a_name_with_parentheses_and_line_breaks_forges_no_start_time(tmp_path: Path):
     program = tmp_path / "x) R 1 (y"
-    shutil.copy(shutil.which("sleep") or "", program)
-    with process(str(program), "60") as one:
+    shutil.copy(shutil.which("cat") or "", program)
+    with process(str(program)) as one:
         stat = stat_of(one.pid)
 
         assert stat is not None

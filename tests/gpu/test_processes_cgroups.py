@@ -62,6 +62,7 @@ POD = "kubepods-burstable-pod0f8fad5b_d9cb_469f_a165_70867728950e.slice"
         pytest.param(f"0::/system.slice/docker-{A}.scope/kubepods/pod1/{B}/docker/{C}\n", (A, B, C), id="three deep"),
         pytest.param(f"7:cpu:/docker/{A}\n6:pids:/docker/{A}/docker/{B}\n", (A, B), id="v1: one hierarchy goes deeper"),
         pytest.param(f"7:cpu:/docker/{B}\n6:pids:/docker/{A}/docker/{B}\n", (A, B), id="v1: the deepest place counts"),
+        pytest.param(f"7:cpu:/x/{B}\n6:pids:/x/{A}/{B}\n5:blkio:/x/{B}\n", (A, B), id="v1: wherever the deepest is"),
         pytest.param(f"0::/docker/{A}/docker-{A}.scope\n", (A,), id="the same id twice"),
         pytest.param(f"0::/docker/{A}ff\n", (), id="66 digits are no id"),
         pytest.param(f"0::/docker/{A[:-1]}\n", (), id="63 digits are no id"),

@@ -53,7 +53,7 @@ def test_the_process_that_is_meant_gets_the_signal(number: int):
 
 
 def test_nobody_else_of_its_family_is_hit():
-    with process("sh", "-c", "sleep 60 & echo $!; wait", start_new_session=True) as parent, process() as sibling:
+    with process("sh", "-c", "sleep 60 & echo $!; wait", echoes=False) as parent, process() as sibling:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         try:
@@ -84,7 +84,7 @@ def test_a_process_that_has_ended_is_gone_before_and_after_its_parent_took_note(
 
 
 def test_a_process_lives_as_long_as_one_of_its_threads():
-    with process(sys.executable, "-c", HEADLESS) as one:
+    with process(sys.executable, "-c", HEADLESS, echoes=False) as one:
         assert one.stdout is not None
         one.stdout.readline()
         at = started(one.pid)
