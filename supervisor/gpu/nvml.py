@@ -116,10 +116,12 @@ class Nvml:
             Failed: the library, or Python on the way to it, did not do it.
         """
         self._announce(Calling(name, gpu))
+        function = _memory_v2 if name == MEMORY[0] else getattr(pynvml, name, None)
+        if function is None:
+            # Some releases lack what others have: 12.535 has no version 2 of the lists of processes.
+            raise Failed(Trouble(name, FUNCTION_NOT_FOUND, "not in this release of nvidia-ml-py"))
         try:
-            if name == "nvmlDeviceGetMemoryInfo_v2":
-                return pynvml.nvmlDeviceGetMemoryInfo(*arguments, version=pynvml.nvmlMemory_v2)
-            return getattr(pynvml, name)(*arguments)
+            return function(*arguments)
         except pynvml.NVMLError as error:
             raise Failed(Trouble(name, error.value, str(error)[:TEXT_MAX])) from None
         except Exception as error:
@@ -205,6 +207,10 @@ class Nvml:
                 if failed.trouble.code != INSUFFICIENT_SIZE or not left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+
+def _memory_v2(handle: Any) -> Any:
+    return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
 
 
 Listed = list[tuple[int, int | None]]

@@ -119,7 +119,9 @@ class NvmlGpus:
         except Exception as error:
             # Ours, not the driver's: said out loud, and nothing is granted on what was known before.
             logger.exception("reading the GPUs failed")
-            return self._unread(began_s, f"reading the GPUs failed: internal error: {error!r}")
+            # The child may be in the midst of an answer, which must not be taken for the next one.
+            self._replace(f"reading the GPUs failed: internal error: {error!r}; it is tried again")
+            return self._unread(began_s, self._why)
 
     def _read(self) -> Reading | None:
         """Return a reading, whatever comes; None when nobody waits for it any more."""
@@ -203,7 +205,7 @@ class NvmlGpus:
         hung, index = failed.kind == "hung", failed.call.gpu if failed.call else None
         self._replace(_why_replaced(failed, self._limits))
         stuck = child if child in self._stuck else None
-        # One death may be anybody's kill. A second one at the same GPU's turn is the driver's.
+        # One death may be anybody's kill. A second one without a reading in between, at a GPU's turn, is the driver's.
         if index is not None and (hung or self._failures > 1):
             times = self._avoided[index].times + 1 if index in self._avoided else 1
             wait_s = min(self._limits.avoid_max_s, self._limits.avoid_s * 2 ** (times - 1))

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from supervisor.gpu.exchange import Child
+from supervisor.gpu.exchange import Answer, Child
 from supervisor.gpu.reading import Limits
+from supervisor.gpu.wire import Request
 from tests.gpu.nvml_stub import PATIENCE_S, QUICK, Stub, reading
 
 Until = Callable[..., Any]
@@ -276,6 +277,34 @@ def test_a_child_that_cannot_be_started_is_said_and_tried_again(error: Exception
     assert first.gpus == ()
     assert sentence in first.problem
     assert (later.problem, len(tries)) == ("", 3)
+
+
+def test_after_an_error_of_ours_another_child_is_asked(stub: Stub):
+    made: list[Child] = []
+
+    class Odd(Child):
+        asked = 0
+
+        def ask(self, request: Request) -> Answer:
+            answer = super().ask(request)
+            self.asked += 1
+            if self is made[0] and self.asked == 2:
+                raise ValueError("odd")
+            return answer
+
+    def spawn(*arguments: Any) -> Child:
+        made.append(Odd(*arguments))
+        return made[-1]
+
+    with reading(stub, limits=QUICK, spawn=spawn) as readings:
+        readings.next()
+        failed, healed = readings.read(), readings.read()
+
+    assert states(failed) == ["unreadable", "unreadable"]
+    assert "internal error: ValueError('odd')" in failed.problem
+    assert (states(healed), healed.problem) == (["ok", "ok"], "")
+    assert stub.pids() == [child.pid for child in made]
+    assert len(made) == 2
 
 
 # ---- an upgraded driver
