@@ -246,6 +246,10 @@ def test_a_process_that_has_ended_and_waits_for_its_parent_is_told_as_far_as_it_
         assert ProcessReader().describe(one.pid) is None
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def ending_at(number: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Have ``act`` called just before the read of that number; return the names of all reads."""
     reads: list[str] = []
@@ -265,7 +269,7 @@ def ending_at(number: int, act: Callable[[], object], monkeypatch: pytest.Monkey
 
 
 def test_a_process_may_vanish_before_any_of_the_reads():
-    told, number = [], 0
+    told, number, descriptors = [], 0, open_descriptors()
     while True:
         number += 1
         with process() as one, pytest.MonkeyPatch.context() as patch:
@@ -277,11 +281,12 @@ def test_a_process_may_vanish_before_any_of_the_reads():
         told.append(story is not None)
 
     assert number > 8
+    assert open_descriptors() == descriptors
     assert not told[0], "nothing is known of a process that is gone before the first look"
 
 
 def test_a_parent_may_vanish_before_any_of_the_reads():
-    number = 0
+    number, descriptors = 0, open_descriptors()
     while True:
         number += 1
         with tree() as (top, middle, low), pytest.MonkeyPatch.context() as patch:
@@ -293,6 +298,28 @@ def test_a_parent_may_vanish_before_any_of_the_reads():
         assert line[:2] in ([middle], [middle, top]) or (line and middle not in line)
 
     assert number > 8
+    assert open_descriptors() == descriptors
+
+
+def test_a_stranger_who_got_a_parents_pid_is_no_ancestor(proc: MadeUpProc, monkeypatch: pytest.MonkeyPatch):
+    proc.write(1, name="init")
+    proc.write(3, parent=1, name="shell")
+    proc.write(5, parent=3)
+    opened: list[int] = []
+    real = ProcessFiles.__init__
+
+    def late(files: ProcessFiles, pid: int, *rest: Path) -> None:
+        if pid == 3:
+            # The child was asked for its parent by now.
+            proc.write(3, parent=1, started=200, name="stranger")
+            proc.write(5, parent=1)
+        opened.append(pid)
+        real(files, pid, *rest)
+
+    monkeypatch.setattr(ProcessFiles, "__init__", late)
+
+    assert [one.name for one in describe(5, ProcessReader(proc.path)).ancestors] == ["init"]
+    assert 3 in opened
 
 
 # ---- what is remembered
