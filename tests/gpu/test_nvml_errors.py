@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from supervisor.gpu.nvml_codes import ALL_GPUS, LOST
 from supervisor.gpu.reading import Limits
 from supervisor.gpu.verdict import complete, judged, why_no_reading
 from supervisor.gpu.wire import Seen, Trouble
-from tests.gpu.nvml_stub import BIG, SMALL, Readings, Stub, reading
+from tests.gpu.nvml_stub import BIG, LIBRARY, SMALL, Readings, Stub, reading
 
 OK_SMALL = ("GPU-small", "ok", 8192)
 
@@ -93,19 +94,21 @@ def test_every_sentence_about_all_gpus_differs_from_the_others():
     assert len(set(told)) == 8, "12 and 999 differ in a container"
 
 
-def test_a_machine_without_a_driver_has_no_gpus_and_a_reason(tmp_path):
+def test_a_machine_without_a_driver_has_no_gpus_and_a_reason(tmp_path: Path):
+    # Where the machine has a driver, an empty folder would not hide it; a file that is no library does.
+    (tmp_path / LIBRARY).write_text("no library")
     with reading(environ={"LD_LIBRARY_PATH": str(tmp_path)}) as readings:
         first, second = readings.next(), readings.read()
 
     assert (first.gpus, first.driver, first.cuda) == ((), "", "")
     assert first.problem == second.problem
-    # On a machine with a driver this would find it beside the empty folder.
-    assert "libnvidia-ml.so.1 is missing" in first.problem or first.gpus
+    assert "libnvidia-ml.so.1 is missing" in first.problem
 
 
 def test_a_driver_that_comes_later_is_found(stub: Stub):
-    library = stub.folder / "libnvidia-ml.so.1"
+    library = stub.folder / LIBRARY
     library.rename(stub.folder / "away")
+    library.write_text("no library")
     with reading(stub) as readings:
         before = readings.next()
         (stub.folder / "away").rename(library)
