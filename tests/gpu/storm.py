@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import logging
 import mmap
 import os
 import signal
@@ -156,6 +157,8 @@ def at_its_own_pace(owners_wanted: int) -> dict[str, object]:
 if __name__ == "__main__":
     assert os.getpid() == 1, "this gives pids out anew: only in a pid namespace of its own"
     gc.freeze()
+    # One line for each refusal would be most of the work.
+    logging.disable()
     rounds = int(sys.argv[1])
     began = time.perf_counter()
     report = {"in_turns": in_turns(rounds), "at_its_own_pace": at_its_own_pace(rounds)}
