@@ -67,8 +67,8 @@ class Config(Struct, frozen=True, kw_only=True):
     processes: Policy
     processes_grace_ms: int
     processes_allow: tuple[Allowed, ...]
-    processes_spare_root: bool
-    processes_spare_graphics: bool
+    processes_include_root: bool
+    processes_include_graphics: bool
     allowed_hosts: tuple[str, ...]
     allow_remote: bool
     label_prefix: str

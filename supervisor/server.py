@@ -88,8 +88,8 @@ def core_settings(config: Config) -> Settings:
         process_policy=config.processes,
         process_grace_ms=config.processes_grace_ms,
         process_allow=config.processes_allow,
-        process_spare_root=config.processes_spare_root,
-        process_spare_graphics=config.processes_spare_graphics,
+        process_spare_root=not config.processes_include_root,
+        process_spare_graphics=not config.processes_include_graphics,
     )
 
 

@@ -361,8 +361,8 @@ SETTINGS: tuple[Setting, ...] = (
         "with `+` between what must all be true",
         "list",
     ),
-    Setting("processes_spare_root", parse_bool, "true", "never terminate what runs as root", "boolean"),
-    Setting("processes_spare_graphics", parse_bool, "true", "never terminate what draws a screen", "boolean"),
+    Setting("processes_include_root", parse_bool, "false", "terminate what runs as root as well", "boolean"),
+    Setting("processes_include_graphics", parse_bool, "false", "terminate what draws a screen as well", "boolean"),
     Setting("allowed_hosts", _parse_hosts, "", "more names that a `Host` header may carry, with commas", "list"),
     Setting(
         "allow_remote", parse_bool, "false", "listen beyond loopback, where everybody may do everything", "boolean"

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from supervisor.core.inputs import Sent
 from supervisor.core.model import Gpu
 from supervisor.core.processes import Ancestor, SeenProcess, Use
+from supervisor.gpu.proc_files import sees_host
 from supervisor.gpu.processes import ProcessReader, ProcessStory
 from supervisor.gpu.reaper import Reaper
+
+log = logging.getLogger(__name__)
 
 
 class ProcessAudit:
     """Implements ``ProcessPort``. ``look`` is called from one thread at a time."""
 
-    def __init__(self, reader: ProcessReader | None = None, reaper: Reaper | None = None) -> None:
-        self._reader, self._reaper = reader or ProcessReader(), reaper or Reaper()
+    def __init__(self, *, host: bool | None = None) -> None:
+        self._reader, self._reaper = ProcessReader(), Reaper()
+        self._sees_host = sees_host() if host is None else host
+        if not self._sees_host:
+            log.warning(
+                "processes on the GPUs cannot be told: this process does not see the host's; "
+                "in a container, run it with: --pid host"
+            )
 
     def look(self, gpus: Sequence[Gpu]) -> tuple[SeenProcess, ...]:
         """Describe every process that the GPUs list; those that are gone by now are left out.
 
-        One whose pid was used again since the GPUs were read is another process, and is left out as well.
+        Nobody where pids here are not the host's: the same number is another process then. One whose pid was used
+        again since the GPUs were read is another process as well, and is left out.
         """
+        if not self._sees_host:
+            return ()
         uses: dict[int, list[Use]] = {}
         started: dict[int, int] = {}
         for gpu in gpus:

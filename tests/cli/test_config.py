@@ -107,8 +107,8 @@ max_hold = "2h"
 processes = "terminate"
 processes_grace = "1m"
 processes_allow = ["user=anna", "exe=/usr/lib/xorg/*+user=root"]
-processes_spare_root = false
-processes_spare_graphics = false
+processes_include_root = true
+processes_include_graphics = true
 allowed_hosts = ["gpu.lan", "box"]
 allow_remote = true
 label_prefix = "acme."
@@ -139,8 +139,8 @@ EVERY = Config(
     processes="terminate",
     processes_grace_ms=60_000,
     processes_allow=(Allowed(user="anna"), Allowed(user="root", executable="/usr/lib/xorg/*")),
-    processes_spare_root=False,
-    processes_spare_graphics=False,
+    processes_include_root=True,
+    processes_include_graphics=True,
     allowed_hosts=("gpu.lan", "box"),
     allow_remote=True,
     label_prefix="acme.",
@@ -171,8 +171,8 @@ EVERY_TEXT = {
     "processes": "terminate",
     "processes_grace": "1m",
     "processes_allow": "user=anna, exe=/usr/lib/xorg/*+user=root",
-    "processes_spare_root": "no",
-    "processes_spare_graphics": "0",
+    "processes_include_root": "on",
+    "processes_include_graphics": "1",
     "allowed_hosts": "gpu.lan, box",
     "allow_remote": "yes",
     "label_prefix": "acme.",

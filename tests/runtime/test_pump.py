@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.clock import Clock
-from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted, RoomVerified
+from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted, RoomVerified, SignalFailed
 from supervisor.core.inputs import (
     Acquire,
     ActionDone,
@@ -21,11 +21,14 @@ from supervisor.core.inputs import (
     EngineLost,
     EngineSnapshot,
     Input,
+    ProcessesSeen,
     Release,
     Renew,
+    Sent,
     Started,
 )
 from supervisor.core.model import Container, Gpu, Terms
+from supervisor.core.processes import SeenProcess, Use
 from supervisor.core.replies import Action, Granted, Queued, Refused, Released, Renewed
 from supervisor.core.state import Durable, Settings, State
 from supervisor.gpu.load import Load
@@ -371,5 +374,33 @@ def test_the_processes_on_the_gpus_are_looked_at_and_taken_in():
             box.acquire("a")
             await until(lambda: box.pump.kernel.state.observed.engine_reason == "a was seen")
             assert seen[-1] == ("a-main",)
+
+    run(story)
+
+
+class Watched:
+    """One process on a GPU; it ends when it is asked to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int]] = []
+
+    def look(self, _gpus: object) -> tuple[SeenProcess, ...]:
+        return (SeenProcess(pid=4_711, started=77, uses=(Use("SIM-0", 900),), root=False),)
+
+    def terminate(self, pid: int, started: int, signal: int) -> Sent:
+        self.asked.append((pid, started, signal))
+        return "forbidden"
+
+
+def test_who_stands_by_no_lease_is_signalled_and_a_signal_that_failed_is_told():
+    async def story() -> None:
+        async with rig() as box:
+            state, watched = box.pump.kernel.state, Watched()
+            state.settings = replace(state.settings, process_policy="terminate", process_settle_ms=0)
+            box.pump.watch_processes(watched, ProcessesSeen)
+            await until(lambda: any(isinstance(fact, SignalFailed) for fact in box.told))
+            assert watched.asked == [(4_711, 77, 15)]
+        told = [type(fact).__name__ for fact in box.disk.facts]
+        assert told[-3:] == ["ProcessReported", "ProcessSignalled", "SignalFailed"]
 
     run(story)
