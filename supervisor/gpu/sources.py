@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from supervisor.gpu.choice import GpuChoice
 from supervisor.gpu.load import Load
+from supervisor.gpu.located import Locator
 from supervisor.gpu.probe import NvmlGpus
 from supervisor.gpu.reading import Reading
 from supervisor.gpu.sim import SimulatedGpus
@@ -14,11 +15,11 @@ from supervisor.gpu.sim import SimulatedGpus
 class DriverGpus:
     """The GPUs as the driver sees them. It sees for itself who uses them, so it is told of no loads."""
 
-    def __init__(self, probe: NvmlGpus) -> None:
-        self._probe = probe
+    def __init__(self, probe: NvmlGpus, locator: Locator | None = None) -> None:
+        self._probe, self._locator = probe, locator or Locator()
 
     def start(self, report: Callable[[Reading], None]) -> None:
-        self._probe.start(report)
+        self._probe.start(lambda reading: report(self._locator.locate(reading)))
 
     def read_soon(self, _loads: Sequence[Load]) -> None:
         self._probe.read_soon()

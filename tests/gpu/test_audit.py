@@ -31,8 +31,9 @@ def _job() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def listing(pid: int, started: int = 0, **more: object) -> Gpu:
-    return Gpu("GPU-1", total_mib=24_576, used_mib=900, processes=(GpuProcess(pid, 900, "compute", started, **more),))
+def listing(pid: int, started: int = 0) -> Gpu:
+    listed = GpuProcess(pid=pid, used_mib=900, started=started)
+    return Gpu("GPU-1", total_mib=24_576, used_mib=900, processes=(listed,))
 
 
 def test_a_listed_process_is_described_with_where_it_came_from(job: subprocess.Popen[bytes]):
