@@ -70,14 +70,17 @@ def _container_of(state: State, process: SeenProcess) -> Container | None:
 
 
 def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
-    """Return the bare lease that a process stands by: that of its own tree, or one of its GPU that names no process."""
+    """Return the bare lease that a process stands by: that of its own tree, or those of all its GPUs that name no
+    process.
+    """
     gpus = {use.gpu for use in process.uses}
     bare = [lease for lease in state.durable.leases.values() if lease.target is None]
     for lease in bare:
         tie = lease.terms.tie
         if tie is not None and process.descends_from(tie.pid, tie.started):
             return lease
-    return next((lease for lease in bare if lease.terms.tie is None and not gpus.isdisjoint(lease.gpus)), None)
+    untied = [lease for lease in bare if lease.terms.tie is None and not gpus.isdisjoint(lease.gpus)]
+    return untied[0] if untied and gpus <= {uuid for lease in untied for uuid in lease.gpus} else None
 
 
 def _why_spared(state: State, process: SeenProcess) -> str:
@@ -100,10 +103,15 @@ def _why_spared(state: State, process: SeenProcess) -> str:
 
 
 def processes_seen(txn: Txn, seen: ProcessesSeen) -> None:
-    """Take over who is on the GPUs, and judge them."""
+    """Take over who is on the GPUs, and judge them. Whoever was on one that nobody can look at now may be there still:
+    what was begun with him goes on.
+    """
     observed = txn.state.observed
-    observed.processes = seen.processes
     here = {process.identity for process in seen.processes}
+    looked_at = {gpu.uuid for gpu in observed.gpus if gpu.processes is not None}
+    hidden = (process for process in observed.processes if not {use.gpu for use in process.uses} <= looked_at)
+    observed.processes = (*seen.processes, *(process for process in hidden if process.identity not in here))
+    here = {process.identity for process in observed.processes}
     for identity in [identity for identity in observed.suspects if identity not in here]:
         _forget(txn, identity)
     judge_all(txn)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
-from supervisor.core.inputs import ProcessesSeen, SignalSent
+from supervisor.core.inputs import ProcessesSeen, SignalSent, VramRead
 from supervisor.core.model import Gpu, Tie
 from supervisor.core.processes import Allowed, Ancestor, SeenProcess, Use, parse_allowed
 from supervisor.core.replies import SignalProcess
@@ -83,6 +83,19 @@ def test_a_bare_lease_covers_the_processes_on_its_gpu(gpu: str, standing: str):
     box.obey()
 
     assert judge(box.state, process(gpu=gpu)).standing == standing
+
+
+def test_a_bare_lease_of_one_gpu_does_not_cover_a_process_on_two():
+    box = Box(gpus=(FIRST, SECOND))
+    box.ask(None)
+    box.obey()
+    both = replace(process(), uses=(Use("SIM-0", 1), Use("SIM-1", 1)))
+    assert judge(box.state, both).standing == "unapproved"
+
+    box.ask(None)
+    box.obey()
+
+    assert judge(box.state, both).standing == "bare_lease"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +202,23 @@ def test_it_is_asked_to_end_once_it_has_stayed_and_killed_after_the_grace():
 
     assert box.signals[1:] == [SignalProcess(4_000, 77, 9)]
     assert [fact.signal for fact in facts(box, ProcessSignalled)] == ["SIGTERM", "SIGKILL"]
+
+
+def test_a_driver_that_falls_silent_begins_nothing_anew():
+    box = Box(gpus=(FIRST,), **ENDS)
+    see(box, process())
+    box.advance(10)
+    box.feed(VramRead((replace(FIRST, processes=None),)))
+    see(box)
+    box.feed(VramRead(()))
+    see(box)
+    box.advance(290)
+    box.feed(VramRead((FIRST,)))
+    see(box, process())
+    box.advance(20)
+
+    assert [signal.signal for signal in box.signals] == [15, 9]
+    assert len(facts(box, ProcessReported)) == 1
 
 
 def test_one_that_ends_when_it_is_asked_is_not_killed():
