@@ -1,3 +1,3 @@
 """The GPU supervisor: leases for the GPU of one box, steered by labels on Docker Compose stacks."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

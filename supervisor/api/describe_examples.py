@@ -240,7 +240,7 @@ TARGET = TargetView(
 TARGETS = TargetsView((TARGET,), ())
 STATUS = StatusView(
     host="box",
-    version="0.1.0",
+    version="0.2.0",
     mode="stop",
     engine=EngineView(synced=True, reason="", contact_age_seconds=0.412),
     journal=JournalView("ok", ""),

@@ -62,7 +62,7 @@ def test_every_step_shows_what_it_promises(environment: dict[str, str]) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     for promised in (
-        "gpu-supervisor 0.1.0 ready: listening on http://127.0.0.1:",
+        "gpu-supervisor 0.2.0 ready: listening on http://127.0.0.1:",
         "whisper lived for ",
         "Exited (137)",
         "of whisper was killed: ollama holds the GPU",

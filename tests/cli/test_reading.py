@@ -92,7 +92,7 @@ GPU = GpuView(
 )
 STATUS = StatusView(
     host="box",
-    version="0.1.0",
+    version="0.2.0",
     mode="stop",
     engine=EngineView(True, "", 0.1),
     journal=JournalView("ok", ""),
@@ -126,7 +126,7 @@ def test_status_in_a_pipe_is_plain_columns(fake: FakeServer, run):
     assert run("status") == (
         0,
         """\
-gpu-supervisor 0.1.0 on box: in sync with the engine, enforcement stop
+gpu-supervisor 0.2.0 on box: in sync with the engine, enforcement stop
 GPUs:
   gpu    name       state  memory                   granted    free      on it
   SIM-0  simulated  ok     15000 of 24576 MiB used  20000 MiB  4576 MiB  comfyui of ann, ollama (resident)

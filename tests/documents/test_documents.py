@@ -56,7 +56,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 def rows_of_commands() -> dict[str, str]:
     """The README's table: the name of a command, and its whole row."""
     section = README.split("## The command line")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `([a-z]+(?: [a-z]+)?)[^|]*\|.*$", section, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z-]+(?: [a-z]+)?)[^|]*\|.*$", section, flags=re.MULTILINE)
     lines = re.findall(r"^\| `.*$", section, flags=re.MULTILINE)
     return dict(zip(rows, lines, strict=True))
 
