@@ -41,6 +41,7 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/targets": {"GET": reading.targets},
     "/v1/targets/{name}": {"GET": reading.target},
     "/v1/targets/{name}/evict": {"POST": reading.evict},
+    "/v1/processes": {"GET": reading.processes},
     "/v1/gpus/{uuid}/open": {"POST": reading.open_gpu},
     "/v1/why/{name}": {"GET": reading.why_stopped},
     "/healthz": {"GET": _healthz},

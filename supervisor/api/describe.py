@@ -24,6 +24,7 @@ from supervisor.api.shapes import (
     LeaseView,
     OpenedAnswer,
     PlainStatus,
+    ProcessesView,
     QueuedAnswer,
     Readiness,
     ReleaseAnswer,
@@ -354,6 +355,20 @@ OPERATIONS: dict[Key, Operation] = {
         summary="Engine, journal, GPUs, leases, queue, targets",
         answers={
             200: (Shown(what="All of it; never a token.", shapes=(StatusView,), examples={"leased": example.STATUS}),)
+        },
+    ),
+    ("GET", "/v1/processes"): Operation(
+        id="processes",
+        tag="state",
+        summary="Every process on the GPUs, and what it stands by",
+        answers={
+            200: (
+                Shown(
+                    what="The processes, and the memory that none of them explains.",
+                    shapes=(ProcessesView,),
+                    examples={"a stranger": example.PROCESSES},
+                ),
+            )
         },
     ),
     ("GET", "/v1/targets"): Operation(

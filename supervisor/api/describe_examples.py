@@ -10,6 +10,7 @@ from msgspec import structs
 from supervisor.api.shapes import (
     AcquireAnswer,
     Ahead,
+    AncestorView,
     ContainerView,
     EndedView,
     EngineView,
@@ -29,6 +30,9 @@ from supervisor.api.shapes import (
     PlainStatus,
     PlainTarget,
     PlainTicket,
+    ProcessesView,
+    ProcessUse,
+    ProcessView,
     QueuedAnswer,
     QueueEntry,
     Readiness,
@@ -41,6 +45,7 @@ from supervisor.api.shapes import (
     TargetView,
     TicketAnswer,
     TicketView,
+    UnexplainedView,
     Why,
 )
 from supervisor.core.model import Endpoint
@@ -285,6 +290,34 @@ STATUS = StatusView(
     ),
     targets=(TargetBrief("comfyui", "ready", ()), TargetBrief("ollama", "stopped", ())),
     problems=(),
+)
+PROCESSES = ProcessesView(
+    policy="observe",
+    processes=(
+        ProcessView(
+            pid=48_213,
+            started_at=_AT,
+            name="python3",
+            user="mallory",
+            executable="/usr/bin/python3.11",
+            command="python3 mine.py",
+            cgroup="/user.slice/user-1001.slice/session-7.scope",
+            container=None,
+            service=None,
+            target=None,
+            lease=None,
+            standing="unapproved",
+            why_spared="the policy is observe",
+            asked_to_end_at=None,
+            killed=False,
+            gpus=(ProcessUse(_GPU, 2_048, "compute"),),
+            used_mib=2_048,
+            ancestors=(AncestorView(48_100, "bash", "-bash"),),
+            denied=(),
+        ),
+    ),
+    unexplained=(UnexplainedView(_GPU, 311),),
+    limited=(),
 )
 OPENED = OpenedAnswer(opened=True)
 NOT_OPENED = OpenedAnswer(opened=False, reason="not_closed")

@@ -7,6 +7,20 @@ The types, bounds and defaults come from the Structs themselves.
 from __future__ import annotations
 
 FIELDS: dict[str, str] = {
+    "ancestors": "The processes that it comes from, its parent first.",
+    "asked_to_end_at": "When it was sent SIGTERM (RFC 3339, UTC); null: it was not.",
+    "cgroup": "Its control group, where it may be read.",
+    "denied": "What of it may not be read.",
+    "executable": "The path of its program, where it may be read.",
+    "killed": "Whether it was sent SIGKILL.",
+    "limited": "Why less is known than there could be, in whole sentences.",
+    "policy": "What is done about processes that stand by nothing: observe, warn or terminate.",
+    "standing": "What it stands by: leased, resident, bare_lease, allowed, unapproved (nothing), or unleased (its "
+    "container has no right to run, and is being stopped).",
+    "started_at": "When it was started (RFC 3339, UTC); null if nobody knows.",
+    "unexplained": "The memory of each GPU that is in use and that no process explains.",
+    "user": "Whose it is, by name.",
+    "why_spared": "Why it is not ended, although it stands by nothing; empty otherwise.",
     "Status": "The master's health while it runs and has a healthcheck, else its Docker status.",
     "adopted": "Whether it was given to what somebody had started already (mode `adopt`): it has no TTL.",
     "after": "The last fact that was looked at: pass it as `after` to get what comes next.",
@@ -152,6 +166,15 @@ FIELDS: dict[str, str] = {
 }
 
 IN_STRUCT: dict[tuple[str, str], str] = {
+    ("AncestorView", "command"): "Its command line.",
+    ("ProcessView", "command"): "Its command line.",
+    ("ProcessView", "container"): "The container that it is in, by its name, or its id where no name is known.",
+    ("ProcessView", "gpus"): "What it uses of each GPU.",
+    ("ProcessView", "used_mib"): "What it uses of all GPUs together, in MiB; null: the driver does not say.",
+    ("ProcessUse", "used_mib"): "What it uses of this GPU, in MiB; null: the driver does not say.",
+    ("ProcessUse", "kind"): "What it does there: compute or graphics.",
+    ("ProcessesView", "processes"): "The processes, by GPU and size.",
+    ("UnexplainedView", "unexplained_mib"): "What is in use of it that no process explains, in MiB.",
     ("AcquireBody", "lease_token"): "The token of one's lease (refreshed) or ticket (claimed); without it, a new one.",
     ("AcquireBody", "lease_ttl_s"): "The time to live, in seconds; without it 1800, or what the lease has. Clamped.",
     ("AcquireBody", "priority"): "The rank in the queue. With one, a busy call queues; without, it is refused.",

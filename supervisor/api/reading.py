@@ -12,6 +12,7 @@ from supervisor.api.problems import Answer, refuse
 from supervisor.api.schemas import EmptyBody, EmptyQuery, EventsQuery
 from supervisor.api.shapes import Events, EvictAnswer, OpenedAnswer
 from supervisor.api.views.overview import overview
+from supervisor.api.views.processes import processes_view
 from supervisor.api.views.targets import all_targets, known_targets, target_view
 from supervisor.core.inputs import Evict, OpenGpu
 from supervisor.core.replies import Refused, Released
@@ -25,6 +26,11 @@ UUID_MAX = 100
 async def status(api: Context, call: Call) -> Answer:
     call.query(EmptyQuery)
     return answer(await api.desk.read(lambda state, now: overview(state, now, api.version)))
+
+
+async def processes(api: Context, call: Call) -> Answer:
+    call.query(EmptyQuery)
+    return answer(await api.desk.read(processes_view))
 
 
 async def targets(api: Context, call: Call) -> Answer:

@@ -206,15 +206,17 @@ def _of_process(fact: ProcessReported | ProcessSignalled | SignalFailed) -> str:
     if isinstance(fact, SignalFailed):
         why = SIGNAL_FAILED.get(fact.outcome, shown(fact.outcome))
         return f"{fact.signal} was not sent to pid {fact.pid}: {why}"
-    who = f"pid {fact.pid} ({shown(fact.name)}) of {shown(fact.user or 'an unknown user')}"
-    inside = f" in the container {shown(fact.container)}" if fact.container else ""
-    holds = ", ".join(f"{f'{mib} MiB' if mib is not None else 'memory'} of GPU {shown(gpu)}" for gpu, mib in fact.holds)
-    by = f"; started by {' < '.join(shown(one) for one in fact.ancestors[:4])}" if fact.ancestors else ""
+    who = f"pid {fact.pid} ({shown(fact.name, 40)}) of {shown(fact.user or 'an unknown user', 40)}"
+    inside = f" in the container {shown(fact.container, 100)}" if fact.container else ""
+    holds = ", ".join(
+        f"{f'{mib} MiB' if mib is not None else 'memory'} of {shown(gpu, 60)}" for gpu, mib in fact.holds[:4]
+    )
+    by = f"; started by {' < '.join(shown(one, 40) for one in fact.ancestors[:4])}" if fact.ancestors else ""
     command = f": {shown(fact.command, 200)}" if fact.command else ""
     if isinstance(fact, ProcessReported):
         return f"{who}{inside} uses {holds} without a lease{by}{command}"
     gains = fact.for_target or fact.for_owner
-    whom = f" for {named(fact.for_target)} of {shown(fact.for_owner or '')}" if gains else ""
+    whom = f" for {named(fact.for_target)} of {shown(fact.for_owner or '', 100)}" if gains else ""
     return f"{who}{inside} is sent {fact.signal}{whom}: it uses {holds} without a lease{by}{command}"
 
 

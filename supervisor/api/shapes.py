@@ -316,6 +316,58 @@ class GpuView(Struct, frozen=True, kw_only=True):
     problem: str
 
 
+class ProcessUse(Struct, frozen=True):
+    """What a process uses of one GPU."""
+
+    gpu: str
+    used_mib: int | None
+    kind: str
+
+
+class AncestorView(Struct, frozen=True):
+    pid: int
+    name: str
+    command: str
+
+
+class ProcessView(Struct, frozen=True, kw_only=True):
+    """One process on the GPUs."""
+
+    pid: int
+    started_at: str | None
+    name: str
+    user: str | None
+    executable: str | None
+    command: str
+    cgroup: str | None
+    container: str | None
+    service: str | None
+    target: str | None
+    lease: str | None
+    standing: Literal["leased", "resident", "bare_lease", "allowed", "unapproved", "unleased"]
+    why_spared: str
+    asked_to_end_at: str | None
+    killed: bool
+    gpus: tuple[ProcessUse, ...]
+    used_mib: int | None
+    ancestors: tuple[AncestorView, ...]
+    denied: tuple[str, ...]
+
+
+class UnexplainedView(Struct, frozen=True):
+    gpu: str
+    unexplained_mib: int
+
+
+class ProcessesView(Struct, frozen=True, kw_only=True):
+    """Who is on the GPUs, by GPU and size."""
+
+    policy: Literal["observe", "warn", "terminate"]
+    processes: tuple[ProcessView, ...]
+    unexplained: tuple[UnexplainedView, ...]
+    limited: tuple[str, ...]
+
+
 class ContainerView(Struct, frozen=True, kw_only=True):
     id: str
     name: str

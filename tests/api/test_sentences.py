@@ -24,9 +24,15 @@ from supervisor.core.facts import (
     LeaseRestarted,
     LeaseRetimed,
     LeaseTold,
+    ProcessReported,
+    ProcessSignalled,
+    ProcessReported,
+    ProcessSignalled,
     ResidencyBegan,
     ResidencyEnded,
     RoomVerified,
+    SignalFailed,
+    SignalFailed,
     StopFailed,
     SupervisorStarted,
     SupervisorStopped,
@@ -54,6 +60,21 @@ def granted(terms: Terms = ANN, **values: Any) -> LeaseGranted:
     return LeaseGranted(**AT, **ticket(terms), fence=4, project="p", gpus=("SIM-0",), vram_mib=None, **values)
 
 
+#: A process that stands by nothing, as the audit keeps it.
+STRANGER: dict[str, Any] = {
+    **AT,
+    "pid": 4_000,
+    "started": 77,
+    "started_wall_ms": 1,
+    "name": "python3",
+    "user": "mallory",
+    "command": "python3 mine.py",
+    "container": None,
+    "holds": (("SIM-0", 900), ("SIM-1", None)),
+    "ancestors": ("bash (3999)", "sshd (12)"),
+}
+
+
 def ended(reason: str, *, resident: bool = False, **values: Any) -> LeaseEnded:
     return LeaseEnded(**AT, id="l_1", reason=reason, resident=resident, owner="ann", target="comfyui", **values)
 
@@ -68,6 +89,18 @@ def no_longer(reason: str, *for_whom: str | None) -> ResidencyEnded:
 
 
 WHOM = ("for_lease", "for_target", "for_owner")
+
+STRANGER: dict[str, Any] = {
+    "pid": 4_711,
+    "started": 7,
+    "started_wall_ms": 1,
+    "name": "python3",
+    "user": "eve",
+    "command": "python3 x.py",
+    "container": "notebook",
+    "holds": (("GPU-1", 9_000), ("GPU-2", None)),
+    "ancestors": ("bash (40)", "sshd (9)"),
+}
 
 SENTENCES: list[tuple[AnyFact, str]] = [
     (SupervisorStarted(**AT, boot_id="b", boot_ms=1, version="1.2"), "supervisor 1.2 started"),
@@ -159,11 +192,50 @@ SENTENCES: list[tuple[AnyFact, str]] = [
         StopFailed(**AT, container_id="c1", container="comfyui-1", target="comfyui", error="no answer"),
         "container comfyui-1 of comfyui cannot be stopped: no answer; its GPU stays closed",
     ),
+    (
+        ProcessReported(**STRANGER, policy="observe"),
+        "pid 4000 (python3) of mallory uses 900 MiB of GPU SIM-0, memory of GPU SIM-1 without a lease; started by "
+        "bash (3999) < sshd (12): python3 mine.py",
+    ),
+    (
+        ProcessReported(
+            **{**STRANGER, "user": None, "container": "jupyter-1", "ancestors": (), "command": ""}, policy="warn"
+        ),
+        "pid 4000 (python3) of an unknown user in the container jupyter-1 uses 900 MiB of GPU SIM-0, memory of GPU "
+        "SIM-1 without a lease",
+    ),
+    (
+        ProcessSignalled(**{**STRANGER, "ancestors": ()}, signal="SIGTERM", for_target="comfyui", for_owner="ann"),
+        "pid 4000 (python3) of mallory is sent SIGTERM for comfyui of ann: it uses 900 MiB of GPU SIM-0, memory of GPU "
+        "SIM-1 without a lease: python3 mine.py",
+    ),
+    (
+        SignalFailed(**AT, pid=4_000, started=77, signal="SIGKILL", outcome="other_process"),
+        "SIGKILL was not sent to pid 4000: its pid belongs to another process by now",
+    ),
+    (
+        SignalFailed(**AT, pid=4_000, started=77, signal="SIGTERM", outcome="forbidden"),
+        "SIGTERM was not sent to pid 4000: that is not permitted",
+    ),
     (UseSeen(**AT, target="comfyui", peak_mib=9_216), "comfyui was seen to use 9216 MiB, more than ever before"),
     (GpuClosed(**AT, uuid="SIM-0", detail="512 MiB stay in use"), "GPU SIM-0 is closed: 512 MiB stay in use"),
     (GpuOpened(**AT, uuid="SIM-0", reason="clean"), "GPU SIM-0 is open again: its memory came back"),
     (GpuOpened(**AT, uuid="SIM-0", reason="used"), "GPU SIM-0 is open again: something runs on it by right"),
     (GpuOpened(**AT, uuid="SIM-0", reason="operator"), "GPU SIM-0 is open again: an operator said that it is clean"),
+    (
+        ProcessReported(**AT, **STRANGER, policy="observe"),
+        "pid 4711 (python3) of eve in the container notebook uses 9000 MiB of GPU-1, memory of GPU-2 without a lease; "
+        "started by bash (40) < sshd (9): python3 x.py",
+    ),
+    (
+        ProcessSignalled(**AT, **STRANGER, signal="SIGTERM", for_target="comfyui", for_owner="ann"),
+        "pid 4711 (python3) of eve in the container notebook is sent SIGTERM for comfyui of ann: it uses 9000 MiB of "
+        "GPU-1, memory of GPU-2 without a lease; started by bash (40) < sshd (9): python3 x.py",
+    ),
+    (
+        SignalFailed(**AT, pid=4_711, started=7, signal="SIGKILL", outcome="other_process"),
+        "SIGKILL was not sent to pid 4711: its pid belongs to another process by now",
+    ),
     (
         TargetRemembered(**AT, name="comfyui", project="p", working_dir="/x", config_files="/x/y"),
         "comfyui is known (Compose project p)",
@@ -208,6 +280,10 @@ def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
             values[info.name] = Terms(target="comfyui", owner=data.draw(text), priority=1, ttl_ms=1)
         elif info.name in {"residents", "gpus", "holders"}:
             values[info.name] = ("a",)
+        elif info.name == "holds":
+            values[info.name] = ((data.draw(text), 1), ("GPU-2", None))
+        elif info.name == "ancestors":
+            values[info.name] = (data.draw(text),)
         elif info.name == "action":
             values[info.name] = "kill"
         elif info.name.endswith(("_ms", "_mib")) or info.name in {"fence", "count"}:

@@ -1,0 +1,70 @@
+"""Who is on the GPUs, and what each stands by."""
+
+from __future__ import annotations
+
+from supervisor.api.shapes import AncestorView, ProcessesView, ProcessUse, ProcessView, UnexplainedView
+from supervisor.api.times import rfc3339
+from supervisor.core.model import Now
+from supervisor.core.processes import SeenProcess, Use
+from supervisor.core.room import is_silent, unexplained_mib
+from supervisor.core.state import State
+from supervisor.core.strangers import Judged, judge
+
+SIMULATED = "the GPUs are simulated, and so are the processes on them"
+
+
+def processes_view(state: State, now: Now) -> ProcessesView:
+    gpus = state.observed.gpus
+    shown = [_process(state, now, judge(state, process)) for process in (*state.observed.processes, *_simulated(state))]
+    silent = [f"the driver does not say what each process uses on {gpu.uuid}" for gpu in gpus if is_silent(gpu)]
+    problem = [state.observed.gpu_problem] if state.observed.gpu_problem else []
+    return ProcessesView(
+        policy=state.settings.process_policy,
+        processes=tuple(sorted(shown, key=lambda one: (one.gpus[0].gpu, -(one.used_mib or 0), one.pid))),
+        unexplained=tuple(UnexplainedView(gpu.uuid, mib) for gpu in gpus if (mib := unexplained_mib(state, gpu))),
+        limited=(*problem, *silent, *([SIMULATED] if _is_simulated(state) else [])),
+    )
+
+
+def _is_simulated(state: State) -> bool:
+    return bool(state.settings.gpus) and state.observed.gpus != ()
+
+
+def _simulated(state: State) -> list[SeenProcess]:
+    """Return the processes of simulated GPUs, which nobody looks for in ``/proc``."""
+    uses: dict[tuple[int, str], list[Use]] = {}
+    for gpu in state.observed.gpus if _is_simulated(state) else ():
+        for process in gpu.processes or ():
+            use = Use(gpu.uuid, process.used_mib, process.kind)
+            uses.setdefault((process.pid, process.container or ""), []).append(use)
+    return [
+        SeenProcess(pid=pid, started=0, uses=tuple(on), containers=(container,) if container else ())
+        for (pid, container), on in uses.items()
+    ]
+
+
+def _process(state: State, now: Now, one: Judged) -> ProcessView:
+    process = one.process
+    suspect = state.observed.suspects.get(process.identity)
+    asked_ms = suspect.asked_ms if suspect is not None else None
+    return ProcessView(
+        pid=process.pid,
+        started_at=rfc3339(process.started_wall_ms) if process.started else None,
+        name=process.name,
+        user=process.user,
+        executable=process.executable,
+        command=" ".join(process.command),
+        cgroup=process.cgroup,
+        container=one.container,
+        service=one.service,
+        target=one.target,
+        lease=one.lease,
+        standing=one.standing,
+        why_spared=one.why_spared,
+        asked_to_end_at=rfc3339(now.wall_of(asked_ms)) if asked_ms is not None else None,
+        killed=suspect is not None and suspect.killed,
+        gpus=tuple(ProcessUse(use.gpu, use.used_mib, use.kind) for use in process.uses),
+        used_mib=process.used_mib,
+        ancestors=tuple(AncestorView(each.pid, each.name, " ".join(each.command)) for each in process.ancestors),
+        denied=process.denied,
+    )
