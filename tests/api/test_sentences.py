@@ -26,12 +26,9 @@ from supervisor.core.facts import (
     LeaseTold,
     ProcessReported,
     ProcessSignalled,
-    ProcessReported,
-    ProcessSignalled,
     ResidencyBegan,
     ResidencyEnded,
     RoomVerified,
-    SignalFailed,
     SignalFailed,
     StopFailed,
     SupervisorStarted,
@@ -58,21 +55,6 @@ def ticket(terms: Terms = ANN) -> dict[str, Any]:
 
 def granted(terms: Terms = ANN, **values: Any) -> LeaseGranted:
     return LeaseGranted(**AT, **ticket(terms), fence=4, project="p", gpus=("SIM-0",), vram_mib=None, **values)
-
-
-#: A process that stands by nothing, as the audit keeps it.
-STRANGER: dict[str, Any] = {
-    **AT,
-    "pid": 4_000,
-    "started": 77,
-    "started_wall_ms": 1,
-    "name": "python3",
-    "user": "mallory",
-    "command": "python3 mine.py",
-    "container": None,
-    "holds": (("SIM-0", 900), ("SIM-1", None)),
-    "ancestors": ("bash (3999)", "sshd (12)"),
-}
 
 
 def ended(reason: str, *, resident: bool = False, **values: Any) -> LeaseEnded:
@@ -191,31 +173,6 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     (
         StopFailed(**AT, container_id="c1", container="comfyui-1", target="comfyui", error="no answer"),
         "container comfyui-1 of comfyui cannot be stopped: no answer; its GPU stays closed",
-    ),
-    (
-        ProcessReported(**STRANGER, policy="observe"),
-        "pid 4000 (python3) of mallory uses 900 MiB of GPU SIM-0, memory of GPU SIM-1 without a lease; started by "
-        "bash (3999) < sshd (12): python3 mine.py",
-    ),
-    (
-        ProcessReported(
-            **{**STRANGER, "user": None, "container": "jupyter-1", "ancestors": (), "command": ""}, policy="warn"
-        ),
-        "pid 4000 (python3) of an unknown user in the container jupyter-1 uses 900 MiB of GPU SIM-0, memory of GPU "
-        "SIM-1 without a lease",
-    ),
-    (
-        ProcessSignalled(**{**STRANGER, "ancestors": ()}, signal="SIGTERM", for_target="comfyui", for_owner="ann"),
-        "pid 4000 (python3) of mallory is sent SIGTERM for comfyui of ann: it uses 900 MiB of GPU SIM-0, memory of GPU "
-        "SIM-1 without a lease: python3 mine.py",
-    ),
-    (
-        SignalFailed(**AT, pid=4_000, started=77, signal="SIGKILL", outcome="other_process"),
-        "SIGKILL was not sent to pid 4000: its pid belongs to another process by now",
-    ),
-    (
-        SignalFailed(**AT, pid=4_000, started=77, signal="SIGTERM", outcome="forbidden"),
-        "SIGTERM was not sent to pid 4000: that is not permitted",
     ),
     (UseSeen(**AT, target="comfyui", peak_mib=9_216), "comfyui was seen to use 9216 MiB, more than ever before"),
     (GpuClosed(**AT, uuid="SIM-0", detail="512 MiB stay in use"), "GPU SIM-0 is closed: 512 MiB stay in use"),
