@@ -228,7 +228,14 @@ def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
     kind = data.draw(st.sampled_from([kind for kind in KINDS if kind is not facts.Fact]))
     text = st.text(max_size=50)
     # Targets, lease ids and versions are ours, and of fixed shapes; all the rest is anybody's.
-    ours = {"target": "comfyui", "for_target": "whisper", "id": "l_1", "name": "comfyui", "version": "1"}
+    ours = {
+        "target": "comfyui",
+        "for_target": "whisper",
+        "id": "l_1",
+        "name": "comfyui",
+        "version": "1",
+        "signal": "SIGTERM",
+    }
     values: dict[str, Any] = {}
     for info in msgspec.structs.fields(kind):
         if info.name in ours:
@@ -243,7 +250,7 @@ def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
             values[info.name] = (data.draw(text),)
         elif info.name == "action":
             values[info.name] = "kill"
-        elif info.name.endswith(("_ms", "_mib")) or info.name in {"fence", "count"}:
+        elif info.name.endswith(("_ms", "_mib")) or info.name in {"fence", "count", "pid", "started"}:
             values[info.name] = data.draw(st.integers(0, 2**40))
         elif info.type is bool or info.name in {"token_known", "resident", "adopted", "warm", "needs_cold_start"}:
             values[info.name] = data.draw(st.booleans())
