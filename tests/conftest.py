@@ -83,6 +83,19 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
+#: Fixtures that are an engine, or are on one.
+ENGINES = {*NEED_DOCKERD, "engine_url", "docker_services"}
+
+
+def on_an_engine(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("engine")) or not ENGINES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if on_an_engine(item):  # one process has the engines and the images, and does one thing at a time with them
+        item.add_marker(pytest.mark.xdist_group("engine"))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect, never skip: a skip looks like a choice of the test's author."""
@@ -96,15 +109,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         else:
             kept.append(item)
     config.stash[LACKED] = lacked
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["lacked"] = lacked
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = kept
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Of several processes each has collected all tests: what one of them lacks, all do."""
+    node.config.stash[LACKED] = getattr(node, "workeroutput", {}).get("lacked")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The very last line: after pytest's own summary."""
     lacked = config.stash.get(LACKED, None)
-    if lacked is None:
+    if lacked is None or hasattr(config, "workerinput"):
         return
     count = sum(map(len, lacked.values()))
     detail = "; ".join(f"{what}: {', '.join(names)}" for what, names in sorted(lacked.items()))

@@ -53,12 +53,17 @@ class TokenMint:
         return "l_" + secrets.token_urlsafe(9)
 
     def new_token(self) -> str:
-        return secrets.token_urlsafe(32)
+        return _typeable(secrets.token_urlsafe(32))
 
     def derived_token(self, caller: str, key: str, id_: str) -> str:
         """Return the token of the lease or ticket ``id_`` that ``caller`` asked for with an idempotency key."""
         mac = hmac.digest(self._secret, "\0".join((caller, key, id_)).encode(), "sha256")
-        return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+        return _typeable(base64.urlsafe_b64encode(mac).rstrip(b"=").decode())
+
+
+def _typeable(token: str) -> str:
+    """Return a token that no command line takes for an option."""
+    return "_" + token[1:] if token.startswith("-") else token
 
 
 def load_secret(data_dir: Path) -> bytes:

@@ -145,7 +145,8 @@ def test_a_holder_is_told_when_its_lease_ends_because_others_wait():
         async with house(facts=[*facts, told]) as it:
             renewed = (await it.post(f"/v1/lease/{token}/renew")).json()
             assert 880 < seconds_from_now(renewed["ends_at"]) < 901
-            assert (await it.get(f"/v1/lease/{token}")).json()["ends_at"] == renewed["ends_at"]
+            looked_up = (await it.get(f"/v1/lease/{token}")).json()["ends_at"]
+            assert abs(seconds_from_now(looked_up) - seconds_from_now(renewed["ends_at"])) < 0.1, "one moment"
 
     run(story())
 

@@ -61,6 +61,12 @@ def test_tokens_and_ids_are_unlike_each_other_and_hard_to_guess():
     assert all(len(id_) == 14 and id_.startswith("l_") for id_ in ids)
 
 
+def test_no_command_line_takes_a_token_for_an_option():
+    mint = TokenMint(SECRET)
+    tokens = [mint.derived_token("c", "k", str(number)) for number in range(1_000)]
+    assert not [token for token in (*tokens, *(mint.new_token() for _ in range(1_000))) if token.startswith("-")]
+
+
 def test_a_derived_token_depends_on_secret_caller_key_and_lease():
     def of(secret: bytes = SECRET, caller: str = "c", key: str = "k", id_: str = "l") -> str:
         return TokenMint(secret).derived_token(caller, key, id_)

@@ -58,10 +58,11 @@ def test_docker_compose_up_runs_under_a_lease_and_its_end_gives_the_lease_back(
             break
     lease = server.http.get("/v1/status").json()["leases"][0]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
 
     assert lease["target"] == stack.target
-    assert process.returncode == 128 + signal.SIGINT, "compose's own status for an up that was interrupted"
+    # Compose's own status for an `up` that was interrupted; where the signal comes early it may end in a Go panic.
+    assert process.returncode == (2 if "goroutine " in err else 128 + signal.SIGINT), err
     assert server.http.get("/v1/status").json()["leases"] == []
     assert api.inspect_container(stack.id("model"))["State"]["Status"] == "exited"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import docker
 import pytest
 
-from tests.conftest import PROJECT_LABEL, PrivateEngine
+from supervisor.check import check_files
+from tests.conftest import IMAGE, PROJECT_LABEL, PrivateEngine
 from tests.documents.conftest import python_mounts
 from tests.documents.reader import Reader
 from tests.documents.snippets import Snippet, snippets
@@ -31,6 +33,7 @@ NOT_RUN = {
     "the image": "a build asks a registry for Python; tests/packaging builds and runs it without a network",
     "the proxies": "the same, and HAProxy's image; tests/packaging runs the supervisor behind both configurations",
     "a bare lease around a training script": "train.py is the reader's; tests/cli/test_acquire.py does the same",
+    "labels for a service of yours": "the service is the reader's; `check` reads its labels in a test below",
 }
 
 #: Compose merges this by itself: no GPU is asked for, no port is opened, and a probe comes sooner.
@@ -92,6 +95,17 @@ def test_every_block_is_run_checked_or_listed_with_the_reason_why_it_is_not() ->
     assert sum(len(found) for found in kinds.values()) == len(SNIPPETS) == fences / 2
     assert sorted(it.name for it in kinds["not run"]) == sorted(NOT_RUN)
     assert len(kinds["run"]) >= 25
+
+
+def test_the_labels_in_it_are_labels(tmp_path: Path):
+    (block,) = (it for it in SNIPPETS if it.name == "labels for a service of yours")
+    service = f"image: {IMAGE}\nhealthcheck: {{ test: [CMD, 'true'] }}\n{block.text}"
+    file = tmp_path / "compose.yaml"
+    file.write_text("services:\n  whisper:\n" + textwrap.indent(service, "    "))
+
+    report = check_files([file])
+
+    assert ([target.name for target in report.targets], report.ok) == (["whisper"], True), report.problems
 
 
 SESSIONS = ("guide", "socket", "host name")
