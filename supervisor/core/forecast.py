@@ -13,9 +13,10 @@ from supervisor.core.errors import Refusal
 from supervisor.core.leases import needs_cold_start
 from supervisor.core.model import Now, Terms
 from supervisor.core.requests import find_place, is_final, never, queue_full, settled_terms
-from supervisor.core.room import Placement, wish_of
+from supervisor.core.room import Placement
 from supervisor.core.state import State
 from supervisor.core.targets import runs
+from supervisor.core.wishes import wish_of
 
 
 class Forecast(Struct, frozen=True, kw_only=True):

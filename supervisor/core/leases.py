@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.core import room
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import LeaseEnded, LeaseGranted, ResidencyEnded, TicketEnded, WindowOpened
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted
 from supervisor.core.room import Placement
 from supervisor.core.state import Hold, State
-from supervisor.core.targets import Standing, members, runs, spec_of
+from supervisor.core.targets import Standing, limit_ms, members, runs, spec_of
 from supervisor.core.txn import Txn
 
 #: How many delivered-for-the-first-time answers are remembered, in case they turn out to be lost.
@@ -108,9 +107,9 @@ def grant(
 
 def time_hold(txn: Txn, lease: Lease) -> None:
     """Wake up when the holder may have to be told that others wait, or its lease ends for them."""
-    limit_ms = room.limit_ms(txn.state, lease.target, "max_hold_ms")
-    if limit_ms:
-        at_ms = lease.ends_at_ms or lease.granted_at_ms + limit_ms * 2 // 3
+    most_ms = limit_ms(txn.state, lease.target, "max_hold_ms")
+    if most_ms:
+        at_ms = lease.ends_at_ms or lease.granted_at_ms + most_ms * 2 // 3
         txn.state.observed.timers.set(("held", lease.id), max(at_ms, txn.now.at_ms + 1))
 
 

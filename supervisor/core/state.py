@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct, field
-from sortedcontainers import SortedKeyList, SortedList
+from sortedcontainers import SortedKeyList
 
 from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import ActionKind
@@ -29,6 +29,7 @@ from supervisor.core.model import (
     Tie,
 )
 from supervisor.core.processes import Allowed, Policy, SeenProcess
+from supervisor.core.timers import Timers
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -148,38 +149,6 @@ class Tally(Struct):
 
     count: int = 0
     last: AnyFact | None = None
-
-
-TimerKey = tuple[str, str]
-"""(what, id): lease, window, hold, ready, down, idle, retry, tally, vram."""
-
-
-class Timers(Struct):
-    """What falls due when: set, moved and dropped in O(log n)."""
-
-    at: dict[TimerKey, int] = field(default_factory=dict)
-    due: Any = field(default_factory=SortedList)
-
-    def set(self, key: TimerKey, at_ms: int) -> None:
-        self.drop(key)
-        self.at[key] = at_ms
-        self.due.add((at_ms, key))
-
-    def drop(self, key: TimerKey) -> None:
-        at_ms = self.at.pop(key, None)
-        if at_ms is not None:
-            self.due.remove((at_ms, key))
-
-    def pop_due(self, now_ms: int) -> TimerKey | None:
-        if self.due and self.due[0][0] <= now_ms:
-            key: TimerKey = self.due[0][1]
-            self.drop(key)
-            return key
-        return None
-
-    @property
-    def next_at_ms(self) -> int | None:
-        return self.due[0][0] if self.due else None
 
 
 class RoomWait(Struct):

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from supervisor.core import policy, room
+from supervisor.core import policy, wishes
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
 from supervisor.core.inputs import ProcessesSeen, SignalSent
 from supervisor.core.model import Container, Lease
@@ -200,6 +200,6 @@ def _who_gains(state: State, process: SeenProcess) -> dict[str, str | None]:
         if not gpus.isdisjoint(lease.gpus):
             return {"for_target": lease.target, "for_owner": lease.terms.owner}
     for _, ticket in policy.in_turn(state):
-        if not gpus.isdisjoint(room.reach(state, room.wish_of(state, ticket.terms))):
+        if not gpus.isdisjoint(wishes.reach(state, wishes.wish_of(state, ticket.terms))):
             return {"for_target": ticket.terms.target, "for_owner": ticket.terms.owner}
     return {"for_target": None, "for_owner": None}

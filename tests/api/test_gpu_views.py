@@ -19,7 +19,7 @@ from supervisor.api.views.targets import problems_of, target_view
 from supervisor.core.inputs import VramRead
 from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
 from supervisor.core.problems import PROBLEMS
-from supervisor.core.room import Limit
+from supervisor.core.targets import Limit
 from supervisor.core.values import UNLIMITED, parse_size_mib
 from tests.core.box import Box, container
 

@@ -32,8 +32,9 @@ from supervisor.core.replies import (
     StartContainer,
     StopContainer,
 )
-from supervisor.core.room import reach, usable_mib, wish_of
 from supervisor.core.state import Hold, State
+from supervisor.core.usage import usable_mib
+from supervisor.core.wishes import reach, wish_of
 from tests.simulation import soundness
 from tests.simulation.containers import SimContainer
 from tests.simulation.incarnation import Box, Incarnation

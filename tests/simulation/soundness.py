@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.core import policy, room
+from supervisor.core import policy, room, wishes
 from supervisor.core.model import Now
 from supervisor.core.state import State
 from tests.simulation.ledger import Ledger, require
@@ -52,10 +52,10 @@ def _check_nobody_is_forgotten(state: State, now: Now) -> None:
     taken: set[str] = set()
     for _, ticket in sorted(turns, key=lambda turn: turn[0]):
         if ticket.window_until_ms is None:
-            wish = room.wish_of(state, ticket.terms)
+            wish = wishes.wish_of(state, ticket.terms)
             found = room.place(state, now.at_ms, wish, keep_off=taken, own_id=ticket.id)
             require(not isinstance(found, room.Placement), "nobody waits who could be served")
-            taken |= room.reach(state, wish)
+            taken |= wishes.reach(state, wish)
 
 
 def _check_timers(state: State, now: Now) -> None:

@@ -7,8 +7,8 @@ from supervisor.api.views.leases import ahead_of, at, held_until
 from supervisor.api.views.targets import problems_of
 from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.model import Now, Terms
-from supervisor.core.room import wish_of
 from supervisor.core.state import State
+from supervisor.core.wishes import wish_of
 
 
 def forecast_view(state: State, now: Now, terms: Terms, *, priority_given: bool) -> ForecastAnswer:

@@ -10,8 +10,8 @@ from supervisor.api.views.leases import lease_view, queue_entries
 from supervisor.api.views.targets import briefs, stray
 from supervisor.core import policy
 from supervisor.core.model import Now
-from supervisor.core.room import closed
 from supervisor.core.state import State
+from supervisor.core.usage import closed
 
 
 def overview(state: State, now: Now, version: str) -> StatusView:
