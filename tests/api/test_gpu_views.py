@@ -163,7 +163,7 @@ def test_a_dry_run_speaks_of_as_many_gpus_as_there_would_be():
     assert forecast(box, None, vram_mib=100, gpus=2) == "2 GPUs are free; they would be yours"
     assert forecast(box, "a") == "2 GPUs are free; a would be started"
     box.lease("b")
-    assert forecast(box, "b") == "b is leased, and may have more holders than 1"
+    assert forecast(box, "b") == "b is leased (owner ann), and may have more holders than 1; it would be shared"
 
 
 # ---- sizes

@@ -91,6 +91,44 @@ def test_a_pinned_target_waits_for_its_own_gpu_while_others_are_free():
     assert box.code(box.ask("b")) == "gpu_busy"
 
 
+THIRD = Gpu("SIM-2", index=2, total_mib=24_576, used_mib=0, processes=())
+
+
+@pytest.mark.parametrize(
+    ("gpus", "held", "asked", "why"),
+    [
+        pytest.param((FIRST,), ({},), {}, "a holds the GPU (owner ann)", id="one GPU needs no number"),
+        pytest.param(
+            (FIRST, SECOND), ({}, {}), {}, "a holds GPU 0 (owner ann), b holds GPU 1 (owner ann)", id="all who have one"
+        ),
+        pytest.param(
+            (FIRST, SECOND), ({"devices": ("1",)},), {"devices": ("1",)}, "a holds GPU 1 (owner ann)", id="the only one"
+        ),
+        pytest.param(
+            (FIRST, SECOND, THIRD), ({"all_devices": True},), {}, "a holds GPUs 0, 1 and 2 (owner ann)", id="several"
+        ),
+        pytest.param(
+            (FIRST, SECOND), ({"devices": ("1",)},), {"all_devices": True}, "a holds GPU 1 (owner ann)", id="of several"
+        ),
+    ],
+)
+def test_who_has_to_wait_hears_who_holds_which_gpus(gpus: Any, held: Any, asked: dict[str, Any], why: str):
+    names = "ab"[: len(held)]
+    holders = [container(name, **values) for name, values in zip(names, held, strict=True)]
+    box = Box(*holders, container("last", **asked), gpus=gpus)
+    for name in names:
+        box.lease(name)
+
+    assert refusal(box, box.ask("last")).detail == why
+
+
+def test_a_second_caller_of_a_target_hears_which_gpu_it_has():
+    box = Box(container("a", devices=("1",)), gpus=(FIRST, SECOND))
+    box.lease("a")
+
+    assert refusal(box, box.ask("a")).detail == "a holds GPU 1 (owner ann)"
+
+
 @pytest.mark.parametrize(
     "values", [{"devices": ("7",)}, {"device_count": 3}], ids=["no such GPU", "more than there are"]
 )

@@ -289,7 +289,9 @@ class Rules:
             )
             runs = any(c.runs and c.project == grant.project for c in state.containers_of(asked.terms.target or ""))
             warm = grant.warm and runs and not grant.needs_cold_start
-            require((seen.start == "warm") == warm, "a dry run tells whether a target runs already")
+            joined = grant.joins is not None
+            require((seen.start == "joined") == joined, "a dry run tells whether a target is shared with who has it")
+            require((seen.start == "warm") == (warm and not joined), "a dry run tells whether a target runs already")
 
     def replying(self, now: Now, reply: Reply) -> None:
         id_ = reply.request_id
