@@ -169,9 +169,12 @@ def granted(txn: Txn, request_id: int, lease: Lease) -> Granted:
 
 def promise(txn: Txn, lease: Lease) -> int | None:
     """Return until when a caller may count on the lease; None if it has no TTL. Only a shorter TTL takes it back."""
-    if lease.adopted or lease.terms.tie is not None:
+    if lease.adopted:
         return None
     observed = txn.state.observed
+    if lease.terms.tie is not None:
+        observed.promised[lease.id] = txn.now.at_ms
+        return None
     expires_at_ms = observed.expires.get(lease.id, txn.now.at_ms + lease.terms.ttl_ms)
     observed.promised[lease.id] = expires_at_ms
     return expires_at_ms
@@ -188,8 +191,10 @@ def start_ttl(txn: Txn, lease: Lease) -> None:
 
 def start_window(txn: Txn, lease: Lease) -> None:
     """Keep the lease for whoever may still fetch its answer, and for as long as anybody was promised."""
+    if lease.terms.tie is not None and lease.id in txn.state.observed.promised:
+        return stop_ttl(txn, lease)
     at_ms = txn.now.at_ms + txn.state.settings.claim_window_ms
-    _expire_at(txn, lease, max(at_ms, txn.state.observed.promised.get(lease.id, 0)))
+    return _expire_at(txn, lease, max(at_ms, txn.state.observed.promised.get(lease.id, 0)))
 
 
 def _expire_at(txn: Txn, lease: Lease, at_ms: int) -> None:

@@ -187,6 +187,7 @@ def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
         see(txn, container)
     was_synced, first = observed.synced, not observed.ever_synced
     observed.synced = observed.ever_synced = True
+    observed.listings += 1
     observed.engine_reason = ""
     observed.contact_at_ms = txn.now.at_ms
     if first:

@@ -166,10 +166,15 @@ class Dirty(Struct, frozen=True):
 
 
 class Suspect(Struct):
-    """A process that stands by nothing. ``asked_ms``: when it was sent SIGTERM; ``killed``: it was sent SIGKILL."""
+    """A process that stands by nothing. ``asked``: SIGTERM was decided; ``asked_ms``: when it had been sent.
+
+    ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen.
+    """
 
     since_ms: int
+    listings: int
     reported: bool = False
+    asked: bool = False
     asked_ms: int | None = None
     killed: bool = False
 
@@ -187,11 +192,13 @@ class Observed(Struct):
     ``calls``: what is under way with the engine, by container.
     ``unlabelled``: containers without a target whose service a labelled one depends on; started, never stopped.
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
-    ``promised``: until when its callers were last told that a lease lives, at least.
+    ``promised``: until when its callers were last told that a lease lives, at least; that one which is tied
+    to a process lives as long as that, when they were told.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
     ``dirty``: GPUs that are closed, by UUID. ``room``: leases for which all that must stop has stopped, and the memory
     is awaited.
     ``seen_on``: container -> the GPUs on which its processes were last seen.
+    ``listings``: how often everything that the engine has was taken over.
     ``stirred_ms``: when something last stopped running, so that memory may still be on its way back.
     """
 
@@ -221,6 +228,7 @@ class Observed(Struct):
     suspects: dict[tuple[int, int], Suspect] = field(default_factory=dict)
     stirred_ms: int = -1_000_000
     synced: bool = False
+    listings: int = 0
     ever_synced: bool = False
     engine_reason: str = "not connected yet"
     contact_at_ms: int | None = None
