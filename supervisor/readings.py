@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from supervisor.core.inputs import VramRead
 from supervisor.core.model import Container, Gpu, Now, Terms
-from supervisor.core.room import wish_of
 from supervisor.core.state import Observed, State
 from supervisor.core.targets import spec_of
+from supervisor.core.wishes import wish_of
 from supervisor.gpu.load import Load
 from supervisor.gpu.reading import Reading
 

@@ -195,8 +195,8 @@ class ForecastAnswer(Struct, frozen=True, kw_only=True):
 
     ``would``: grant at once, wait in the queue (with ``wait_seconds`` 0 and no ``queue``: be refused with ``code``), or
     refuse whatever happens. ``evicts``: the residents that would be stopped. ``start``: whether the target runs already
-    (warm) or is started (cold); null for a bare lease. ``until``: how long whoever has the GPU keeps it at most, unless
-    renewed. ``vram_mib`` null: the whole GPU.
+    (warm), is started (cold), or is leased by others that it would be shared with (joined); null for a bare lease.
+    ``until``: how long whoever has the GPU keeps it at most, unless renewed. ``vram_mib`` null: the whole GPU.
     """
 
     would: Literal["grant", "wait", "refuse"]
@@ -210,7 +210,7 @@ class ForecastAnswer(Struct, frozen=True, kw_only=True):
     gpus: tuple[str, ...]
     vram_mib: int | None
     evicts: tuple[str, ...]
-    start: Literal["warm", "cold"] | None
+    start: Literal["warm", "cold", "joined"] | None
     position: int | None
     ahead: tuple[Ahead, ...]
     until: str | None

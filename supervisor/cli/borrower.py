@@ -336,7 +336,7 @@ def waiting(wish: Wish, held: Held) -> Waiting | None:
 def holder(held: Held, why: str) -> str:
     """Say who has the GPU while we wait, where the reason for waiting is another one; else ""."""
     for other in held.ahead[:1]:
-        has = f"{other.target or 'a bare lease'} holds the GPU (owner {other.owner})"
-        if other.state not in QUEUED and has not in why:
-            return has
+        who = other.target or "a bare lease"
+        if other.state not in QUEUED and f"{who} holds " not in why:
+            return f"{who} holds the GPU (owner {other.owner})"
     return ""

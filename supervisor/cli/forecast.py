@@ -45,7 +45,11 @@ def forecast_blocks(wish: Wish, seen: ForecastAnswer) -> list[Block]:
 
 
 def _grant(seen: ForecastAnswer) -> list[str]:
-    start = {"warm": "it runs already", "cold": "it would be started"}
+    start = {
+        "warm": "it runs already",
+        "cold": "it would be started",
+        "joined": "it is leased already, and would be shared",
+    }
     return [
         f"  gets     {needs(seen.vram_mib)} on {'each of ' * (len(seen.gpus) > 1)}{', '.join(seen.gpus)}",
         *([f"  start    {seen.start}: {start[seen.start]}"] if seen.start else []),

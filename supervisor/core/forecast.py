@@ -13,16 +13,20 @@ from supervisor.core.errors import Refusal
 from supervisor.core.leases import needs_cold_start
 from supervisor.core.model import Now, Terms
 from supervisor.core.requests import find_place, is_final, never, queue_full, settled_terms
-from supervisor.core.room import Placement, wish_of
+from supervisor.core.room import Placement
 from supervisor.core.state import State
 from supervisor.core.targets import runs
+from supervisor.core.wishes import wish_of
+
+Start = Literal["warm", "cold", "joined"]
 
 
 class Forecast(Struct, frozen=True, kw_only=True):
     """``would``: grant it at once, let it wait in the queue, or refuse it whether or not it would wait.
 
     ``refusal``: why it would wait or be refused. ``evicts``: residents that would be stopped for it. ``start``: what
-    would happen to the target: it runs already (warm), or is started (cold). ``position``: its place in the queue.
+    would happen to the target: it runs already (warm), is started (cold), or others hold it, and whatever they have is
+    shared (joined). ``position``: its place in the queue.
     """
 
     would: Literal["grant", "wait", "refuse"]
@@ -31,7 +35,7 @@ class Forecast(Struct, frozen=True, kw_only=True):
     gpus: tuple[str, ...] = ()
     vram_mib: int | None = None
     evicts: tuple[str, ...] = ()
-    start: Literal["warm", "cold"] | None = None
+    start: Start | None = None
     position: int | None = None
 
 
@@ -55,7 +59,7 @@ def forecast(state: State, now: Now, terms: Terms, *, priority_given: bool) -> F
             gpus=found.gpus,
             vram_mib=found.need_mib,
             evicts=tuple(sorted(found.evicts)),
-            start=start,
+            start="joined" if found.joins is not None else start,
         )
     need = wish_of(state, terms).need_mib
     place = state.position_of_next(terms.priority, now.at_ms)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.core import room
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import LeaseEnded, LeaseGranted, ResidencyEnded, TicketEnded, WindowOpened
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted
 from supervisor.core.room import Placement
 from supervisor.core.state import Hold, State
-from supervisor.core.targets import Standing, members, runs, spec_of
+from supervisor.core.targets import Standing, limit_ms, members, runs, spec_of
 from supervisor.core.txn import Txn
 
 #: How many delivered-for-the-first-time answers are remembered, in case they turn out to be lost.
@@ -108,9 +107,9 @@ def grant(
 
 def time_hold(txn: Txn, lease: Lease) -> None:
     """Wake up when the holder may have to be told that others wait, or its lease ends for them."""
-    limit_ms = room.limit_ms(txn.state, lease.target, "max_hold_ms")
-    if limit_ms:
-        at_ms = lease.ends_at_ms or lease.granted_at_ms + limit_ms * 2 // 3
+    most_ms = limit_ms(txn.state, lease.target, "max_hold_ms")
+    if most_ms:
+        at_ms = lease.ends_at_ms or lease.granted_at_ms + most_ms * 2 // 3
         txn.state.observed.timers.set(("held", lease.id), max(at_ms, txn.now.at_ms + 1))
 
 
@@ -170,9 +169,12 @@ def granted(txn: Txn, request_id: int, lease: Lease) -> Granted:
 
 def promise(txn: Txn, lease: Lease) -> int | None:
     """Return until when a caller may count on the lease; None if it has no TTL. Only a shorter TTL takes it back."""
-    if lease.adopted or lease.terms.tie is not None:
+    if lease.adopted:
         return None
     observed = txn.state.observed
+    if lease.terms.tie is not None:
+        observed.promised[lease.id] = txn.now.at_ms
+        return None
     expires_at_ms = observed.expires.get(lease.id, txn.now.at_ms + lease.terms.ttl_ms)
     observed.promised[lease.id] = expires_at_ms
     return expires_at_ms
@@ -189,8 +191,10 @@ def start_ttl(txn: Txn, lease: Lease) -> None:
 
 def start_window(txn: Txn, lease: Lease) -> None:
     """Keep the lease for whoever may still fetch its answer, and for as long as anybody was promised."""
+    if lease.terms.tie is not None and lease.id in txn.state.observed.promised:
+        return stop_ttl(txn, lease)
     at_ms = txn.now.at_ms + txn.state.settings.claim_window_ms
-    _expire_at(txn, lease, max(at_ms, txn.state.observed.promised.get(lease.id, 0)))
+    return _expire_at(txn, lease, max(at_ms, txn.state.observed.promised.get(lease.id, 0)))
 
 
 def _expire_at(txn: Txn, lease: Lease, at_ms: int) -> None:

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from supervisor.core import room
+from supervisor.core import room, wishes
 from supervisor.core.errors import Refusal
 from supervisor.core.model import Lease, Ticket
-from supervisor.core.room import Wish
 from supervisor.core.state import State
+from supervisor.core.wishes import Wish
 
 
 def standstill(state: State) -> Refusal | None:
@@ -65,14 +65,14 @@ def keep_off(state: State, wish: Wish, rank: tuple[float, float]) -> set[str]:
     The head of the queue is never overtaken by a smaller request behind it: only on GPUs that no earlier ticket could
     use may a later one go first. An open claim window has its room reserved already.
     """
-    mine = room.reach(state, wish)
+    mine = wishes.reach(state, wish)
     mine_at = state.turn(rank, wish.target)
     taken: set[str] = set()
     for turn, ticket in in_turn(state):
         if taken == mine or turn > mine_at:
             break
         if ticket.window_until_ms is None:
-            taken |= mine & room.reach(state, room.wish_of(state, ticket.terms))
+            taken |= mine & wishes.reach(state, wishes.wish_of(state, ticket.terms))
     return taken
 
 
@@ -82,7 +82,7 @@ def wanted(state: State) -> set[str]:
     found: set[str] = set()
     for _, ticket in in_turn(state):
         if ticket.window_until_ms is None:
-            found |= room.reach(state, room.wish_of(state, ticket.terms))
+            found |= wishes.reach(state, wishes.wish_of(state, ticket.terms))
         if found >= able:
             break
     return found

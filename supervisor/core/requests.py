@@ -11,7 +11,7 @@ import shlex
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from supervisor.core import policy, room
+from supervisor.core import policy, room, wishes
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import LeaseRestarted, LeaseRetimed, TicketKept, TicketQueued
 from supervisor.core.inputs import Acquire, Claim, Renew
@@ -81,7 +81,7 @@ def find_place(state: State, now_ms: int, terms: Terms) -> Placement | Refusal:
     refusal = policy.not_now(state)
     if refusal is not None:
         return refusal
-    wish = room.wish_of(state, terms)
+    wish = wishes.wish_of(state, terms)
     rank = state.rank_of_next(terms.priority, now_ms)
     found = room.place(state, now_ms, wish, keep_off=policy.keep_off(state, wish, rank))
     return with_queue(state, found) if isinstance(found, Refusal) else found
@@ -176,7 +176,7 @@ def keep_ticket(txn: Txn, caller: Hold, ticket: Ticket) -> None:
 def not_leasable(state: State, terms: Terms) -> Refusal | None:
     """Return why ``terms`` cannot be granted at all: unknown, absent, invalid, or too large; None if they can."""
     wrong = wrong_with(state, terms.target) if terms.target is not None else None
-    return wrong or room.never(state, room.wish_of(state, terms))
+    return wrong or wishes.never(state, wishes.wish_of(state, terms))
 
 
 def wrong_with(state: State, target: str) -> Refusal | None:
@@ -264,7 +264,7 @@ def _claim_ticket(txn: Txn, request: Claim, ticket: Ticket) -> None:
     busy = policy.standstill(state) or policy.not_now(state)
     if busy is None and ticket.window_until_ms is not None:
         # The window has reserved its room until it is claimed or lapses; only its GPU may have been lost or closed.
-        found = room.place(state, txn.now.at_ms, room.wish_of(state, terms), own_id=ticket.id)
+        found = room.place(state, txn.now.at_ms, wishes.wish_of(state, terms), own_id=ticket.id)
         if isinstance(found, Placement):
             hold(txn, caller)
             grant(txn, id_=ticket.id, token_hash=ticket.token_hash, token_known=True, terms=terms, place=found)
@@ -288,7 +288,7 @@ def why_waits(state: State, now_ms: int, terms: Terms, own_id: str = "") -> Refu
     found = policy.standstill(state) or policy.not_now(state)
     if found is not None:
         return found
-    place = room.place(state, now_ms, room.wish_of(state, terms), own_id=own_id)
+    place = room.place(state, now_ms, wishes.wish_of(state, terms), own_id=own_id)
     if isinstance(place, Refusal):
         return with_queue(state, place)
     return Refusal("gpu_busy", "its turn has not come", {"queue_length": len(state.queue)})

@@ -22,10 +22,12 @@ from supervisor.core.leases import end_target, failure, open_window, time_hold, 
 from supervisor.core.model import Container, Lease, Terms
 from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
-from supervisor.core.room import Placement, seen_on, wish_of
+from supervisor.core.room import Placement
 from supervisor.core.state import Retry, Run, Stale, State
 from supervisor.core.targets import Standing, helpers, team_of
 from supervisor.core.txn import Txn
+from supervisor.core.usage import seen_on
+from supervisor.core.wishes import wish_of
 
 RETRY_FIRST_MS = 1_000
 RETRY_MAX_MS = 10_000
@@ -185,6 +187,7 @@ def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
         see(txn, container)
     was_synced, first = observed.synced, not observed.ever_synced
     observed.synced = observed.ever_synced = True
+    observed.listings += 1
     observed.engine_reason = ""
     observed.contact_at_ms = txn.now.at_ms
     if first:

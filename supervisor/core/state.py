@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct, field
-from sortedcontainers import SortedKeyList, SortedList
+from sortedcontainers import SortedKeyList
 
 from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import ActionKind
@@ -29,6 +29,7 @@ from supervisor.core.model import (
     Tie,
 )
 from supervisor.core.processes import Allowed, Policy, SeenProcess
+from supervisor.core.timers import Timers
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -150,38 +151,6 @@ class Tally(Struct):
     last: AnyFact | None = None
 
 
-TimerKey = tuple[str, str]
-"""(what, id): lease, window, hold, ready, down, idle, retry, tally, vram."""
-
-
-class Timers(Struct):
-    """What falls due when: set, moved and dropped in O(log n)."""
-
-    at: dict[TimerKey, int] = field(default_factory=dict)
-    due: Any = field(default_factory=SortedList)
-
-    def set(self, key: TimerKey, at_ms: int) -> None:
-        self.drop(key)
-        self.at[key] = at_ms
-        self.due.add((at_ms, key))
-
-    def drop(self, key: TimerKey) -> None:
-        at_ms = self.at.pop(key, None)
-        if at_ms is not None:
-            self.due.remove((at_ms, key))
-
-    def pop_due(self, now_ms: int) -> TimerKey | None:
-        if self.due and self.due[0][0] <= now_ms:
-            key: TimerKey = self.due[0][1]
-            self.drop(key)
-            return key
-        return None
-
-    @property
-    def next_at_ms(self) -> int | None:
-        return self.due[0][0] if self.due else None
-
-
 class RoomWait(Struct):
     """A lease's wait for memory. ``read``: the GPUs were read since."""
 
@@ -197,10 +166,15 @@ class Dirty(Struct, frozen=True):
 
 
 class Suspect(Struct):
-    """A process that stands by nothing. ``asked_ms``: when it was sent SIGTERM; ``killed``: it was sent SIGKILL."""
+    """A process that stands by nothing. ``asked``: SIGTERM was decided; ``asked_ms``: when it had been sent.
+
+    ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen.
+    """
 
     since_ms: int
+    listings: int
     reported: bool = False
+    asked: bool = False
     asked_ms: int | None = None
     killed: bool = False
 
@@ -218,11 +192,13 @@ class Observed(Struct):
     ``calls``: what is under way with the engine, by container.
     ``unlabelled``: containers without a target whose service a labelled one depends on; started, never stopped.
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
-    ``promised``: until when its callers were last told that a lease lives, at least.
+    ``promised``: until when its callers were last told that a lease lives, at least; that one which is tied
+    to a process lives as long as that, when they were told.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
     ``dirty``: GPUs that are closed, by UUID. ``room``: leases for which all that must stop has stopped, and the memory
     is awaited.
     ``seen_on``: container -> the GPUs on which its processes were last seen.
+    ``listings``: how often everything that the engine has was taken over.
     ``stirred_ms``: when something last stopped running, so that memory may still be on its way back.
     """
 
@@ -252,6 +228,7 @@ class Observed(Struct):
     suspects: dict[tuple[int, int], Suspect] = field(default_factory=dict)
     stirred_ms: int = -1_000_000
     synced: bool = False
+    listings: int = 0
     ever_synced: bool = False
     engine_reason: str = "not connected yet"
     contact_at_ms: int | None = None

@@ -46,16 +46,17 @@ from supervisor.core.leases import (
     start_ttl,
     start_window,
 )
+from supervisor.core.making_room import memory_overdue
 from supervisor.core.model import Now
 from supervisor.core.policy import standstill
 from supervisor.core.requests import acquire, claim, renew
-from supervisor.core.room import has_room, use_of, who_is_where
-from supervisor.core.settle import down_over, memory_overdue, ready_over, settle, window_over
+from supervisor.core.settle import down_over, ready_over, settle, window_over
 from supervisor.core.sightings import call_done, hinted, lost, reopen_windows, seen, snapshot
 from supervisor.core.state import State
 from supervisor.core.strangers import judge_all, processes_seen, signal_sent
 from supervisor.core.targets import gpus_of, right_to_run
 from supervisor.core.txn import Step, Txn
+from supervisor.core.usage import has_room, use_of, who_is_where
 
 __all__ = ["Step", "step"]
 

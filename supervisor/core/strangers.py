@@ -12,7 +12,7 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from supervisor.core import policy, room
+from supervisor.core import policy, wishes
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
 from supervisor.core.inputs import ProcessesSeen, SignalSent
 from supervisor.core.model import Container, Lease
@@ -83,11 +83,24 @@ def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
     return untied[0] if untied and gpus <= {uuid for lease in untied for uuid in lease.gpus} else None
 
 
+def _may_be_ours(state: State, process: SeenProcess) -> bool:
+    """Return whether a process is in a container that the engine may only not have told of yet.
+
+    A list that began before the process was seen may lack its container; the one after that cannot.
+    """
+    if not process.containers or _container_of(state, process) is not None:
+        return False
+    suspect = state.observed.suspects.get(process.identity)
+    return not state.observed.synced or suspect is None or state.observed.listings < suspect.listings + 2
+
+
 def _why_spared(state: State, process: SeenProcess) -> str:
     """Return why an unapproved process is left alone, in a few words; "" if it is to be ended."""
     settings = state.settings
     if settings.process_policy != "terminate":
         return f"the policy is {settings.process_policy}"
+    if _may_be_ours(state, process):
+        return "nobody knows yet what container it is in"
     if not process.started:
         return "nobody can tell it from a later one of the same pid"
     if process.kernel_thread or process.pid == 1:
@@ -125,8 +138,8 @@ def judge_all(txn: Txn) -> None:
         if one.standing != "unapproved":
             _forget(txn, identity)
             continue
-        suspect = state.observed.suspects.setdefault(identity, Suspect(txn.now.at_ms))
-        if not suspect.reported and _may_write(state):
+        suspect = state.observed.suspects.setdefault(identity, Suspect(txn.now.at_ms, state.observed.listings))
+        if not suspect.reported and not _may_be_ours(state, one.process) and _may_write(state):
             suspect.reported = True
             txn.emit(ProcessReported, policy=state.settings.process_policy, **_forensics(one))
         if not one.why_spared and _may_write(state):
@@ -136,9 +149,9 @@ def judge_all(txn: Txn) -> None:
 def _end(txn: Txn, one: Judged, suspect: Suspect) -> None:
     """Send the signal that is due, each once; what is due later waits for its timer."""
     settings = txn.state.settings
-    if suspect.asked_ms is None:
+    if not suspect.asked:
         due_ms, number = suspect.since_ms + settings.process_settle_ms, signal.SIGTERM
-    elif not suspect.killed:
+    elif suspect.asked_ms is not None and not suspect.killed:
         due_ms, number = suspect.asked_ms + settings.process_grace_ms, signal.SIGKILL
     else:
         return
@@ -149,19 +162,26 @@ def _end(txn: Txn, one: Judged, suspect: Suspect) -> None:
     txn.emit(ProcessSignalled, signal=number.name, **_forensics(one), **_who_gains(txn.state, one.process))
     txn.out.signals.append(SignalProcess(pid, started, int(number)))
     if number is signal.SIGTERM:
-        suspect.asked_ms = txn.now.at_ms
-        txn.state.observed.timers.set(("process", f"{pid}/{started}"), txn.now.at_ms + settings.process_grace_ms)
+        suspect.asked = True
     else:
         suspect.killed = True
 
 
 def signal_sent(txn: Txn, sent: SignalSent) -> None:
-    """What came of a signal: one that could not be sent is said out loud."""
+    """What came of a signal: one that could not be sent is said out loud. The grace begins now: on a slow disk, and
+    after the supervisor was stopped for a while, the decision is long ago.
+    """
+    state = txn.state
+    suspect = state.observed.suspects.get((sent.pid, sent.started))
+    if suspect is not None and suspect.asked and sent.signal == signal.SIGTERM:
+        suspect.asked_ms = txn.now.at_ms
+        due_ms = txn.now.at_ms + state.settings.process_grace_ms
+        state.observed.timers.set(("process", f"{sent.pid}/{sent.started}"), due_ms)
     match sent.outcome:
         case "sent" | "gone":
             return
         case "other_process" | "forbidden" | "unsupported":
-            if _may_write(txn.state):
+            if _may_write(state):
                 name = signal.Signals(sent.signal).name
                 txn.emit(SignalFailed, pid=sent.pid, started=sent.started, signal=name, outcome=sent.outcome)
         case _:
@@ -200,6 +220,6 @@ def _who_gains(state: State, process: SeenProcess) -> dict[str, str | None]:
         if not gpus.isdisjoint(lease.gpus):
             return {"for_target": lease.target, "for_owner": lease.terms.owner}
     for _, ticket in policy.in_turn(state):
-        if not gpus.isdisjoint(room.reach(state, room.wish_of(state, ticket.terms))):
+        if not gpus.isdisjoint(wishes.reach(state, wishes.wish_of(state, ticket.terms))):
             return {"for_target": ticket.terms.target, "for_owner": ticket.terms.owner}
     return {"for_target": None, "for_owner": None}

@@ -13,6 +13,7 @@ from supervisor.core.state import State
 
 #: States of a container that is on its way out: it is nobody's member any more.
 LEAVING = frozenset({"removing", "dead"})
+Limit = Literal["min_residency_ms", "idle_timeout_ms", "max_hold_ms"]
 
 
 def members(state: State, target: str) -> list[Container]:
@@ -28,6 +29,14 @@ def team_of(state: State, lease: Lease) -> list[Container]:
 def spec_of(state: State, target: str) -> TargetSpec | None:
     """Return what the target's labels say together, or None if no container carries its name."""
     return state.observed.specs.get(target)
+
+
+def limit_ms(state: State, target: str | None, name: Limit) -> int:
+    """Return a limit of a target in milliseconds, as its labels or else the configuration say; 0: there is none."""
+    spec = spec_of(state, target) if target is not None else None
+    own: int | None = getattr(spec, name) if spec is not None else None
+    default: int = getattr(state.settings, name)
+    return default if own is None else own
 
 
 def runs(state: State, target: str, project: str | None = None) -> bool:

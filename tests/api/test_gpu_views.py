@@ -18,7 +18,7 @@ from supervisor.api.views.targets import problems_of, target_view
 from supervisor.core.inputs import VramRead
 from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
 from supervisor.core.problems import PROBLEMS
-from supervisor.core.room import Limit
+from supervisor.core.targets import Limit
 from supervisor.core.values import UNLIMITED, parse_size_mib
 from tests.api.looking import status_of
 from tests.core.box import Box, container
@@ -163,7 +163,7 @@ def test_a_dry_run_speaks_of_as_many_gpus_as_there_would_be():
     assert forecast(box, None, vram_mib=100, gpus=2) == "2 GPUs are free; they would be yours"
     assert forecast(box, "a") == "2 GPUs are free; a would be started"
     box.lease("b")
-    assert forecast(box, "b") == "b is leased, and may have more holders than 1"
+    assert forecast(box, "b") == "b is leased (owner ann), and may have more holders than 1; it would be shared"
 
 
 # ---- sizes

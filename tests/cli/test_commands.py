@@ -339,6 +339,17 @@ REFUSE = msgspec.structs.replace(
             id="granted",
         ),
         pytest.param(
+            msgspec.structs.replace(
+                GRANT, why="ollama is leased (owner bob), and may have more holders than 1", evicts=(), start="joined"
+            ),
+            (),
+            0,
+            "ollama would be granted now: ollama is leased (owner bob), and may have more holders than 1\n"
+            "  gets     12000 MiB on SIM-0\n"
+            "  start    joined: it is leased already, and would be shared\n",
+            id="a holder more",
+        ),
+        pytest.param(
             WAIT,
             (),
             3,

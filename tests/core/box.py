@@ -19,6 +19,7 @@ from supervisor.core.inputs import (
     Input,
     Release,
     Renew,
+    SignalSent,
     Started,
     Tick,
     VramRead,
@@ -108,6 +109,8 @@ class Box:
         out = self.kernel.drain()
         self.actions += out.actions
         self.signals += out.signals
+        for each in out.signals:
+            self.kernel.feed(self.now, SignalSent(each.pid, each.started, each.signal, "sent"))
         for reply in out.replies:
             assert reply.request_id not in self.replies, "a request is answered once"
             self.replies[reply.request_id] = reply

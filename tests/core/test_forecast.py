@@ -48,6 +48,17 @@ def test_an_unhealthy_resident_is_started_cold():
     assert foresee(box, "b").start == "cold"
 
 
+def test_a_target_that_may_have_more_holders_is_joined_and_one_that_may_not_is_waited_for():
+    box = Box(container("a", vram_mib=8_192, max_holders=2))
+    box.ask("a")  # its container is still being started
+
+    seen = foresee(box)
+    assert (seen.would, seen.start, seen.gpus, seen.vram_mib, seen.evicts) == ("grant", "joined", ("SIM-0",), 8_192, ())
+
+    box.ask("a")
+    assert (foresee(box).would, foresee(box).start) == ("wait", "cold")
+
+
 def test_a_bare_lease_starts_nothing():
     seen = foresee(Box(A), None)
 

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from supervisor.core import room
+from supervisor.core import occupants, room, usage, wishes
 from supervisor.core.errors import Refusal
 from supervisor.core.inputs import OpenGpu, VramRead
 from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
+from supervisor.core.occupants import Occupant
 from supervisor.core.replies import Granted, Refused, Released
-from supervisor.core.room import Occupant, Placement, Wish, fewest_to_evict
+from supervisor.core.room import Placement, fewest_to_evict
 from supervisor.core.state import State
+from supervisor.core.wishes import Wish
 from tests.core.box import Box, after, container, kinds
 
 FIRST = Gpu("SIM-0", total_mib=24_576, used_mib=0, processes=())
@@ -87,6 +89,44 @@ def test_a_pinned_target_waits_for_its_own_gpu_while_others_are_free():
     box.lease("a")
 
     assert box.code(box.ask("b")) == "gpu_busy"
+
+
+THIRD = Gpu("SIM-2", index=2, total_mib=24_576, used_mib=0, processes=())
+
+
+@pytest.mark.parametrize(
+    ("gpus", "held", "asked", "why"),
+    [
+        pytest.param((FIRST,), ({},), {}, "a holds the GPU (owner ann)", id="one GPU needs no number"),
+        pytest.param(
+            (FIRST, SECOND), ({}, {}), {}, "a holds GPU 0 (owner ann), b holds GPU 1 (owner ann)", id="all who have one"
+        ),
+        pytest.param(
+            (FIRST, SECOND), ({"devices": ("1",)},), {"devices": ("1",)}, "a holds GPU 1 (owner ann)", id="the only one"
+        ),
+        pytest.param(
+            (FIRST, SECOND, THIRD), ({"all_devices": True},), {}, "a holds GPUs 0, 1 and 2 (owner ann)", id="several"
+        ),
+        pytest.param(
+            (FIRST, SECOND), ({"devices": ("1",)},), {"all_devices": True}, "a holds GPU 1 (owner ann)", id="of several"
+        ),
+    ],
+)
+def test_who_has_to_wait_hears_who_holds_which_gpus(gpus: Any, held: Any, asked: dict[str, Any], why: str):
+    names = "ab"[: len(held)]
+    holders = [container(name, **values) for name, values in zip(names, held, strict=True)]
+    box = Box(*holders, container("last", **asked), gpus=gpus)
+    for name in names:
+        box.lease(name)
+
+    assert refusal(box, box.ask("last")).detail == why
+
+
+def test_a_second_caller_of_a_target_hears_which_gpu_it_has():
+    box = Box(container("a", devices=("1",)), gpus=(FIRST, SECOND))
+    box.lease("a")
+
+    assert refusal(box, box.ask("a")).detail == "a holds GPU 1 (owner ann)"
 
 
 @pytest.mark.parametrize(
@@ -536,7 +576,7 @@ def test_a_load_that_is_still_to_come_is_kept_free():
     box.feed(VramRead((used(FIRST, (1_000, "a-main")),)))
 
     assert box.code(box.ask("b")) == "gpu_busy"
-    assert room.free_mib(box.state, FIRST) == 24_576 - 16_000
+    assert usage.free_mib(box.state, FIRST) == 24_576 - 16_000
 
 
 def test_the_headroom_is_never_granted():
@@ -593,10 +633,10 @@ def test_a_lease_whose_room_a_game_takes_meanwhile_ends_and_says_who():
 def slow_twin(state: State, wish: Wish) -> int | None:
     """Return the fewest evictions with which a wish for one GPU fits, by trying everything; None if it never does."""
     best: int | None = None
-    for gpu in room.eligible(state, wish):
-        if gpu.uuid not in room.reach(state, wish):
+    for gpu in wishes.eligible(state, wish):
+        if gpu.uuid not in wishes.reach(state, wish):
             continue
-        others = [o for o in room.occupants(state) if o.is_on(gpu) and o.target != wish.target]
+        others = [o for o in occupants.occupants(state) if o.is_on(gpu) and o.target != wish.target]
         held = [other for other in others if other.kind != "resident"]
         idle = [other for other in others if other.kind == "resident"]
         for number in range(len(idle) + 1):
@@ -642,7 +682,7 @@ def test_what_the_slow_twin_finds_is_found_and_nothing_is_over_committed(
             box.obey()
             continue
         name = f"t{number % len(made)}"
-        wish = room.wish_of(box.state, Terms(target=name, owner="", priority=0, ttl_ms=0))
+        wish = wishes.wish_of(box.state, Terms(target=name, owner="", priority=0, ttl_ms=0))
         leased = box.state.lease_of(name) is not None
         found = room.place(box.state, box.at_ms, wish)
         expected = None if leased else slow_twin(box.state, wish)

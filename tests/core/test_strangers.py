@@ -272,15 +272,55 @@ def test_who_is_left_alone(settings: dict[str, Any], seen: dict[str, Any], why: 
     [
         pytest.param({"process_spare_root": False}, {"root": True}, id="root, when told so"),
         pytest.param({"process_spare_graphics": False}, {"kind": "graphics"}, id="graphics, when told so"),
-        pytest.param({}, {"containers": ("f" * 64,)}, id="an unlabelled container"),
+        pytest.param({}, {"containers": ("store-main",)}, id="an unlabelled container"),
     ],
 )
 def test_who_is_not(settings: dict[str, Any], seen: dict[str, Any]):
-    box = Box(gpus=(FIRST,), **{**ENDS, **settings})
+    box = Box(container("store", target=None), gpus=(FIRST,), **{**ENDS, **settings})
     see(box, process(**seen))
     box.advance(10)
 
     assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice():
+    box = Box(container("a"), gpus=(FIRST,), **ENDS)
+    unknown = process(containers=("f" * 64,))
+    see(box, unknown)
+    box.advance(60)
+    box.snapshot()  # it may have been listed before the container was made
+    see(box, unknown)
+    assert not facts(box, ProcessReported)
+    assert "what container" in judge(box.state, unknown).why_spared
+
+    box.snapshot()
+    see(box, unknown)
+
+    assert [fact.pid for fact in facts(box, ProcessReported)] == [4_000]
+    assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_while_the_engine_is_away_nobody_in_an_unknown_container_is_ended():
+    box = Box(gpus=(FIRST,), synced=False, **ENDS)
+    see(box, process(containers=("f" * 64,)), process(pid=4_001))
+    box.advance(60)
+
+    assert [signal.pid for signal in box.signals] == [4_001]
+
+
+def test_the_grace_begins_when_it_was_sent_and_not_when_that_was_decided():
+    box = Box(gpus=(FIRST,), **ENDS)
+    box.sync = False
+    see(box, process())
+    box.advance(1_000)
+    assert not box.signals
+    box.sync_now()
+    box.sync = True
+    box.advance(299)
+    assert [signal.signal for signal in box.signals] == [15]
+    box.advance(2)
+
+    assert [signal.signal for signal in box.signals] == [15, 9]
 
 
 def test_the_audit_says_who_gains():

@@ -29,7 +29,7 @@ from supervisor.core.facts import (
     WindowOpened,
 )
 from supervisor.core.model import Terms
-from supervisor.core.room import Wish
+from supervisor.core.wishes import Wish
 
 Verdict = Literal["yes", "no", "unknown"]
 

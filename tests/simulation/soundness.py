@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.core import policy, room
+from supervisor.core import policy, room, wishes
 from supervisor.core.model import Now
 from supervisor.core.state import State
 from tests.simulation.ledger import Ledger, require
@@ -52,10 +52,10 @@ def _check_nobody_is_forgotten(state: State, now: Now) -> None:
     taken: set[str] = set()
     for _, ticket in sorted(turns, key=lambda turn: turn[0]):
         if ticket.window_until_ms is None:
-            wish = room.wish_of(state, ticket.terms)
+            wish = wishes.wish_of(state, ticket.terms)
             found = room.place(state, now.at_ms, wish, keep_off=taken, own_id=ticket.id)
             require(not isinstance(found, room.Placement), "nobody waits who could be served")
-            taken |= room.reach(state, wish)
+            taken |= wishes.reach(state, wish)
 
 
 def _check_timers(state: State, now: Now) -> None:
@@ -75,13 +75,15 @@ def _check_timers(state: State, now: Now) -> None:
         "down": durable.leases,
         "vram": durable.leases,
         "held": durable.leases,
+        "process": {f"{pid}/{started}" for pid, started in observed.suspects},
     }
     for what, id_ in timers.at:
         require(id_ in homes[what], f"a {what} timer belongs to something that is there")  # type: ignore[operator]
     if observed.safe_mode or observed.stopping:
         return
     for lease in durable.leases.values():
-        if not lease.adopted and lease.id not in observed.holds_of:
+        watched = lease.adopted or lease.terms.tie is not None
+        if not watched and lease.id not in observed.holds_of:
             due_ms = timers.at.get(("lease", lease.id))
             require(due_ms is not None, "a lease that nobody is on the line for expires at some time")
             most_ms = now.at_ms + max(state.settings.ttl_max_ms, state.settings.claim_window_ms)

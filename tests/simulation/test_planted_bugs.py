@@ -20,6 +20,7 @@ from supervisor.core import (
     endings,
     enforce,
     leases,
+    making_room,
     plan,
     policy,
     requests,
@@ -59,11 +60,11 @@ def sharing_with_strangers(patch: pytest.MonkeyPatch) -> None:
 
 
 def reservations_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(room, "_takes", lambda *_: 0)
+    patch.setattr(room, "takes", lambda *_: 0)
 
 
 def two_load_at_once(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(settle, "_another_loads", lambda *_: False)
+    patch.setattr(making_room, "_another_loads", lambda *_: False)
 
 
 def one_holder_too_many(patch: pytest.MonkeyPatch) -> None:
@@ -83,7 +84,7 @@ def smaller_ones_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def foreign_use_overlooked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(settle, "has_room", lambda *_: True)
+    patch.setattr(making_room, "has_room", lambda *_: True)
 
 
 def grant_while_not_in_sync(patch: pytest.MonkeyPatch) -> None:
@@ -141,11 +142,11 @@ def resident_not_ended(patch: pytest.MonkeyPatch) -> None:
 
 
 def room_never_checked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(settle, "_others_are_gone", lambda *_: True)
+    patch.setattr(making_room, "_others_are_gone", lambda *_: True)
 
 
 def memory_never_read(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(settle, "_memory_is_there", lambda *_: True)
+    patch.setattr(making_room, "_memory_is_there", lambda *_: True)
 
 
 def start_before_room(patch: pytest.MonkeyPatch) -> None:
@@ -166,7 +167,7 @@ def one_off_runs_not_enforced(patch: pytest.MonkeyPatch) -> None:
     def right_to_run(state: Any, container: Any) -> Any:
         return targets.MAY_RUN if container.one_off else honest(state, container)
 
-    for module in (enforce, plan, settle):
+    for module in (enforce, making_room, plan):
         patch.setattr(module, "right_to_run", right_to_run)
 
 

@@ -7,8 +7,8 @@ from supervisor.api.views.leases import ahead_of, at, held_until
 from supervisor.api.views.targets import problems_of
 from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.model import Now, Terms
-from supervisor.core.room import wish_of
 from supervisor.core.state import State
+from supervisor.core.wishes import wish_of
 
 
 def forecast_view(state: State, now: Now, terms: Terms, *, priority_given: bool) -> ForecastAnswer:
@@ -39,11 +39,16 @@ def _why(state: State, seen: Forecast) -> str:
         return f"{seen.refusal.detail}; it would get place {seen.position + 1} in the queue"
     if seen.refusal is not None:
         return seen.refusal.detail
-    others = len(state.holders_of(seen.terms.target)) if seen.terms.target is not None else 0
-    if others:
-        return f"{seen.terms.target} is leased, and may have more holders than {others}"
+    if seen.start == "joined":
+        return _joined(state, seen.terms.target or "")
     several = len(seen.gpus) > 1
     where = f"{len(seen.gpus)} GPUs are free" if several else "the GPU is free"
     what = {"warm": f"{seen.terms.target} runs already", "cold": f"{seen.terms.target} would be started"}
     start = what[seen.start] if seen.start is not None else f"{'they' if several else 'the GPU'} would be yours"
     return f"{where}; {start}" + (f", and {', '.join(seen.evicts)} stopped for it" if seen.evicts else "")
+
+
+def _joined(state: State, target: str) -> str:
+    holders = state.holders_of(target)
+    owners = ", ".join(dict.fromkeys(lease.terms.owner for lease in holders))
+    return f"{target} is leased (owner {owners}), and may have more holders than {len(holders)}; it would be shared"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from supervisor.api.shapes import GpuUse, GpuView
 from supervisor.core.model import Gpu
-from supervisor.core.room import Occupant, closed, free_mib, is_silent, needed_on, occupants, unexplained_mib, use_of
+from supervisor.core.occupants import Occupant, occupants
 from supervisor.core.state import State
+from supervisor.core.usage import closed, free_mib, is_silent, needed_on, unexplained_mib, use_of
 
 
 def gpu_views(state: State) -> tuple[GpuView, ...]:

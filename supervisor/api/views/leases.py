@@ -11,9 +11,9 @@ from supervisor.api.shapes import Ahead, EndedView, LeaseState, LeaseView, Queue
 from supervisor.api.times import rfc3339
 from supervisor.core.model import Ended, Lease, Now, Terms, Ticket
 from supervisor.core.requests import why_waits
-from supervisor.core.room import Wish, eligible, wish_of
 from supervisor.core.state import State
 from supervisor.core.targets import standing
+from supervisor.core.wishes import Wish, eligible, wish_of
 
 #: Names of those ahead that a ticket's view lists; its position counts them all.
 AHEAD_MAX = 10

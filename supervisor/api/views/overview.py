@@ -12,8 +12,8 @@ from supervisor.api.views.leases import lease_view
 from supervisor.api.views.targets import stray
 from supervisor.core import policy
 from supervisor.core.model import Now
-from supervisor.core.room import closed
 from supervisor.core.state import State
+from supervisor.core.usage import closed
 
 
 def overview(state: State, now: Now, version: str, kept: Kept) -> StatusView:

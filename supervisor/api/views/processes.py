@@ -6,9 +6,9 @@ from supervisor.api.shapes import AncestorView, ProcessesView, ProcessUse, Proce
 from supervisor.api.times import rfc3339
 from supervisor.core.model import Now
 from supervisor.core.processes import SeenProcess, Use
-from supervisor.core.room import is_silent, unexplained_mib
 from supervisor.core.state import State
 from supervisor.core.strangers import Judged, judge
+from supervisor.core.usage import is_silent, unexplained_mib
 
 SIMULATED = "the GPUs are simulated, and so are the processes on them"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from supervisor.core.model import Problem, Terms
-from supervisor.core.room import eligible, usable_mib, wish_of
 from supervisor.core.state import State
 from supervisor.core.targets import spec_of
+from supervisor.core.usage import usable_mib
+from supervisor.core.wishes import eligible, wish_of
 
 #: A suggestion has this much room above what was seen, and is a multiple of ``STEP_MIB``: the next run is a bit larger.
 SPARE_PERCENT = 5

@@ -11,9 +11,9 @@ from supervisor.api.views.sizes import suggested_label, uses_more_than_declared
 from supervisor.core.labels import TargetSpec, stray_problems
 from supervisor.core.model import Container, Now, Problem
 from supervisor.core.requests import create_command
-from supervisor.core.room import Limit, limit_ms, seen_on
 from supervisor.core.state import State
-from supervisor.core.targets import members, right_to_run, spec_of
+from supervisor.core.targets import Limit, limit_ms, members, right_to_run, spec_of
+from supervisor.core.usage import seen_on
 from supervisor.core.values import UNLIMITED, spelled_sharing
 
 

@@ -1,0 +1,39 @@
+"""What falls due when. What is done then is said in ``step``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+from sortedcontainers import SortedList
+
+TimerKey = tuple[str, str]
+"""(what, id): lease, window, hold, ready, down, idle, retry, tally, vram."""
+
+
+class Timers(Struct):
+    """What falls due when: set, moved and dropped in O(log n)."""
+
+    at: dict[TimerKey, int] = field(default_factory=dict)
+    due: Any = field(default_factory=SortedList)
+
+    def set(self, key: TimerKey, at_ms: int) -> None:
+        self.drop(key)
+        self.at[key] = at_ms
+        self.due.add((at_ms, key))
+
+    def drop(self, key: TimerKey) -> None:
+        at_ms = self.at.pop(key, None)
+        if at_ms is not None:
+            self.due.remove((at_ms, key))
+
+    def pop_due(self, now_ms: int) -> TimerKey | None:
+        if self.due and self.due[0][0] <= now_ms:
+            key: TimerKey = self.due[0][1]
+            self.drop(key)
+            return key
+        return None
+
+    @property
+    def next_at_ms(self) -> int | None:
+        return self.due[0][0] if self.due else None
