@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from supervisor.api.shapes import Event, Events, Why
+from supervisor.answers import Event, Events, Why
 from supervisor.cli.connection import Server, ask, ask_raw, checked, decoded, timeout, translated
 from supervisor.cli.errors import OK, Refused, Unreachable
 from supervisor.cli.names import did_you_mean

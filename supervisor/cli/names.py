@@ -6,7 +6,7 @@ import difflib
 
 import httpx
 
-from supervisor.api.shapes import TargetsView
+from supervisor.answers import TargetsView
 from supervisor.cli.connection import ANSWER_S, Server, checked, decoded
 from supervisor.core.errors import SupervisorError
 

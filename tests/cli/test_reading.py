@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from supervisor.api.shapes import (
+from supervisor.answers import (
     EngineView,
     Event,
     Events,

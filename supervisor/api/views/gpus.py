@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.api.shapes import GpuUse, GpuView
+from supervisor.answers import GpuUse, GpuView
 from supervisor.core.model import Gpu
 from supervisor.core.room import Occupant, closed, free_mib, is_silent, needed_on, occupants, unexplained_mib, use_of
 from supervisor.core.state import State

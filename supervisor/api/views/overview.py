@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from supervisor.api.shapes import EngineView, JournalView, Readiness, StatusView
+from supervisor.answers import EngineView, JournalView, Readiness, StatusView
 from supervisor.api.views.gpus import gpu_views
 from supervisor.api.views.leases import lease_view, queue_entries
 from supervisor.api.views.targets import briefs, stray

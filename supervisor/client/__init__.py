@@ -1,0 +1,1 @@
+"""Leases for the GPU, from Python."""
