@@ -46,6 +46,8 @@ STILL_QUEUED = NOT_NOW | {"gpu_busy", "scheduler_timeout", "engine_unavailable",
 class Holding:
     """What is known of one lease (or ticket) on this side. Written by one flow at a time, read by anybody.
 
+    ``token``: of what has to be given back, or None. ``answer`` outlives it.
+
     ``ends_s``: when its TTL is over if nothing is heard any more, on the clock of ``Retries``.
     """
 
@@ -205,7 +207,8 @@ def keep(holding: Holding, retries: Retries) -> Flow[LeaseLost]:
         except (LeaseUnknown, LeaseEnded) as error:
             if asked_s >= renew_s:
                 return holding.lose(str(error), error.context.get("reason"))
-            renew_s = asked_s  # the answer to a renewal says how it ended
+            renew_s, pause_s = asked_s, 0.0  # the answer to a renewal says how it ended
+            continue
         except (Unreachable, Refused):
             pause_s = backoff.pause_s()
             continue

@@ -83,18 +83,21 @@ class HeldLease:
     @property
     def held(self) -> bool:
         """Whether it was acquired and not yet given back. A lease that was lost is held until then, too."""
-        return self._holding.answer is not None
+        return self._keeper is not None
 
     @property
     def answer(self) -> LeaseAnswer:
-        """What the supervisor answered. It has the token, so it does not belong in a log.
+        """What the supervisor answered, also after the end. It has the token, so it does not belong in a log.
 
         Raises:
-            NotHeld: it was not acquired yet, or it was given back.
+            NotHeld: it was not acquired yet.
         """
         if self._holding.answer is None:
-            raise NotHeld(f"the lease of {self._wish.name} is not held", "use it inside its with, or acquire() it")
+            raise self._not_held()
         return self._holding.answer
+
+    def _not_held(self) -> NotHeld:
+        return NotHeld(f"the lease of {self._wish.name} is not held", "use it inside its with, or acquire() it")
 
     @property
     def token(self) -> str:
@@ -171,9 +174,9 @@ class HeldLease:
             LeaseLost: it has ended, and somebody else may use the GPU now.
             NotHeld: it was not acquired yet, or it was given back.
         """
-        token = self.token
+        self._kept()
         if self._pid != os.getpid():
-            self._ask_for_the_parent(token)
+            self._ask_for_the_parent(self.token)
         elif (lost := self.lost) is not None:
             self._told = True
             raise lost
@@ -190,7 +193,7 @@ class HeldLease:
     # ---- how it comes and goes
 
     def _obtain(self) -> Flow[LeaseAnswer]:
-        if self._holding.token is not None:
+        if self.held:
             raise NotHeld(f"the lease of {self._wish.name} is held already", "make another one with client.lease()")
         self._holding = Holding(self._wish.name)
         self._told = False
@@ -218,9 +221,9 @@ class HeldLease:
 
     def _let_go(self) -> str | None:
         """Stop keeping it; return the token, if there is something to be given back by this process."""
-        token, holding = self._holding.token, self._holding
-        keeper, self._keeper = self._keeper, None
-        self._holding = Holding(self._wish.name)
+        holding, keeper = self._holding, self._keeper
+        token, holding.token = holding.token, None
+        self._keeper = None
         if keeper is not None:
             keeper.stop()
             if self._pid != os.getpid():
@@ -231,8 +234,8 @@ class HeldLease:
 
     def _kept(self) -> Keeper:
         """Raises ``NotHeld`` unless it is held."""
-        assert self.answer is not None
-        assert self._keeper is not None
+        if self._keeper is None:
+            raise self._not_held()
         return self._keeper
 
     def _untold(self, error: BaseException | None) -> LeaseLost | None:

@@ -23,13 +23,13 @@ QUICK = Settings(gpus=GPUS, ttl_min_ms=1_000)
 
 
 class Home:
-    """A house with a loop of its own. ``asks`` has the method and path of each request that came."""
+    """A house with a loop of its own."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop
         self.house: House
         self.url = ""
-        self.headers: list[dict[str, str]] = []
+        self.stop: Callable[[], None] = lambda: None
 
     def do(self, story: Callable[[House], Awaitable[Any]]) -> Any:
         """Do something on its loop, and return what comes of it."""
@@ -57,7 +57,7 @@ async def _awaited(story: Callable[[House], Awaitable[Any]], at: House) -> Any:
 @contextmanager
 def home(*containers: Any, socket: Path | None = None, core: Settings = QUICK) -> Iterator[Home]:
     """Run a house in a thread, with two stopped targets, a and b, unless told otherwise."""
-    made, ready, over = Home(), threading.Event(), threading.Event()
+    made, ready = Home(), threading.Event()
     failed: list[BaseException] = []
 
     async def live() -> None:
@@ -65,7 +65,7 @@ def home(*containers: Any, socket: Path | None = None, core: Settings = QUICK) -
         made.loop = asyncio.get_running_loop()
         async with house(*containers, unix_socket=socket, core=core) as made.house:
             made.url = made.house.url
-            threading.Thread(target=lambda: (over.wait(), made.loop.call_soon_threadsafe(stop.set)), daemon=True).start()
+            made.stop = stop.set
             ready.set()
             await stop.wait()
 
@@ -86,7 +86,8 @@ def home(*containers: Any, socket: Path | None = None, core: Settings = QUICK) -
         assert not failed
         yield made
     finally:
-        over.set()
+        if not failed:
+            made.loop.call_soon_threadsafe(made.stop)
         running.join(DEADLINE_S)
 
 

@@ -207,16 +207,24 @@ def test_who_loses_the_lease_hears_it_by_callback_and_at_the_next_check(home: Ho
 def test_a_loss_that_nobody_heard_of_is_raised_at_the_end_of_the_block(
     home: Home, client: Client, until: Until
 ) -> None:
-    with pytest.raises(LeaseLost), client.lease("a", ttl=1) as lease:
-        home.take_away()
-        until(lambda: lease.lost, what="the loss")
+    def work() -> None:
+        with client.lease("a", ttl=1) as lease:
+            home.take_away()
+            until(lambda: lease.lost, what="the loss")
+
+    with pytest.raises(LeaseLost):
+        work()
 
 
 def test_an_error_of_the_block_is_not_covered_by_the_loss(home: Home, client: Client, until: Until) -> None:
-    with pytest.raises(ValueError, match="mine"), client.lease("a", ttl=1) as lease:
-        home.take_away()
-        until(lambda: lease.lost, what="the loss")
-        raise ValueError("mine")
+    def work() -> None:
+        with client.lease("a", ttl=1) as lease:
+            home.take_away()
+            until(lambda: lease.lost, what="the loss")
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        work()
 
 
 def test_a_lease_is_lost_when_its_ttl_is_over_and_no_supervisor_answered(until: Until) -> None:
