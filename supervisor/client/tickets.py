@@ -42,7 +42,7 @@ class HeldTicket:
 class Ticket(HeldTicket):
     """A place in the queue; made by ``Client.ticket``.
 
-    >>> with client.lease("comfyui"):
+    >>> with client.lease("comfyui", owner="ann"):
     ...     ticket = client.ticket(owner="nightly")
     ...     ticket.look().why
     'comfyui holds the GPU (owner ann)'
