@@ -7,7 +7,8 @@ import difflib
 import httpx
 
 from supervisor.answers import TargetsView
-from supervisor.cli.connection import ANSWER_S, Server, checked, decoded
+from supervisor.asking import ANSWER_S
+from supervisor.cli.connection import Server, checked, decoded
 from supervisor.core.errors import SupervisorError
 
 

@@ -29,7 +29,7 @@ from supervisor.answers import (
     TargetView,
     Why,
 )
-from supervisor.cli.audit import messages
+from supervisor.asking import messages
 from supervisor.cli.output import clean, clock_time
 from supervisor.core.model import Problem
 from tests.cli.fake import FakeServer

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import platform
 from typing import Annotated
 
 import typer
 
 from supervisor.cli.errors import BUSY, FAILED, LOST, OK, UNREACHABLE, USAGE, Usage
 from supervisor.cli.options import AsJson, Token, epilog, mebibytes, seconds, target_names
+from supervisor.whoami import whoami
 
 
 def acquire(
@@ -86,7 +84,7 @@ def acquire(
             raise Usage(f"{flag} is for --bare: of a target its labels say it", "see: gpu-supervisor targets TARGET")
     wish = Wish(
         target=target,
-        owner=_whoami() if owner is None else owner,
+        owner=whoami() if owner is None else owner,
         priority=priority,
         ttl_s=seconds("--ttl", ttl or ("5m" if detach else "60s")),
         wait_s=None if wait is None else seconds("--wait", wait),
@@ -99,14 +97,6 @@ def acquire(
     if dry_run:
         raise typer.Exit(show_forecast(wish, as_json=as_json))
     raise typer.Exit(hold(wish, command, detach=detach, as_json=as_json))
-
-
-def _whoami() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in many containers
-        user = str(os.getuid())
-    return f"{user}@{platform.node()}"
 
 
 def renew(token: Annotated[str, Token], as_json: AsJson = False) -> None:
