@@ -14,8 +14,8 @@ from supervisor.answers import EndedView, LeaseView, TicketView
 from supervisor.client import Client, NotFound, TargetLeased, TargetUnknown, Unreachable
 from tests.client.conftest import Home
 from tests.client.conftest import home as living
+from tests.client.wire import Wire
 from tests.documents.conftest import folder
-from tests.engine.proxy import Proxy
 
 __all__ = ["folder"]  # a fixture
 
@@ -100,13 +100,16 @@ def _take_and_give_back(client: Client) -> bool:
 
 
 def test_a_line_that_is_cut_loses_no_event_and_doubles_none(folder: Path, until: Until) -> None:
-    with living(socket=folder / "api.sock") as home, Client(home.url) as direct:
-        proxy = Proxy(folder / "p.sock", f"unix://{folder}/api.sock")
+    with (
+        living(socket=folder / "api.sock") as home,
+        Client(home.url) as direct,
+        Wire(folder / "p.sock", folder / "api.sock") as wire,
+    ):
         seen: list[int] = []
         done = threading.Event()
 
         def follow() -> None:
-            with Client(proxy.url) as client:
+            with Client(wire.url) as client:
                 for event in client.events(after=0):
                     seen.append(event.seq)
                     if done.is_set() and event.seq >= last[0]:
@@ -118,18 +121,17 @@ def test_a_line_that_is_cut_loses_no_event_and_doubles_none(folder: Path, until:
         for _ in range(5):
             before = len(seen)
             with direct.lease("a"):
-                proxy.cut()
+                wire.cut()
             until(lambda before=before: len(seen) > before, what="more events")
         done.set()
         last[0] = direct.audit(limit=1).after + 1
         with direct.lease("b"):
             pass
         following.join(10)
-        proxy.close()
 
         assert not following.is_alive()
         assert seen == list(range(1, seen[-1] + 1))
-        assert proxy.requests.count("GET /events") + proxy.requests.count("GET /v1/events") >= 2
+        assert wire.connections >= 2
 
 
 def test_a_supervisor_that_stays_away_ends_the_stream_when_the_time_is_over() -> None:
@@ -147,14 +149,16 @@ def test_it_is_reached_over_a_unix_socket(folder: Path) -> None:
 
 
 def test_a_request_goes_through_a_line_that_was_cut(folder: Path) -> None:
-    with living(socket=folder / "api.sock"):
-        proxy = Proxy(folder / "p.sock", f"unix://{folder}/api.sock")
-        with Client(proxy.url) as client, client.lease("a", ttl=1) as lease:
-            for _ in range(5):
-                proxy.cut()
-                assert client.status().leases[0].id == lease.id
-            lease.check()
-        proxy.close()
+    with (
+        living(socket=folder / "api.sock"),
+        Wire(folder / "p.sock", folder / "api.sock") as wire,
+        Client(wire.url) as client,
+        client.lease("a", ttl=1) as lease,
+    ):
+        for _ in range(5):
+            wire.cut()
+            assert client.status().leases[0].id == lease.id
+        lease.check()
 
 
 def test_threads_share_a_client(home: Home, client: Client) -> None:
