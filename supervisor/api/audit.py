@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from supervisor.answers import Event, TargetState, Why
 from supervisor.api.sentences import sentence
-from supervisor.api.shapes import Event, TargetState, Why
 from supervisor.api.times import rfc3339
 from supervisor.api.views.targets import target_state
 from supervisor.core.facts import (

@@ -11,10 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from supervisor.api import describe_examples as example
-from supervisor.api.describe_fields import TARGET_PATTERN
-from supervisor.api.schemas import AcquireBody, ClaimBody, EmptyBody, EventsQuery, LeaseBody, ReleaseBody
-from supervisor.api.shapes import (
+from supervisor.answers import (
     AcquireAnswer,
     EndedView,
     Events,
@@ -37,6 +34,9 @@ from supervisor.api.shapes import (
     TicketView,
     Why,
 )
+from supervisor.api import describe_examples as example
+from supervisor.api.describe_fields import TARGET_PATTERN
+from supervisor.api.schemas import AcquireBody, ClaimBody, EmptyBody, EventsQuery, LeaseBody, ReleaseBody
 
 Method = Literal["GET", "POST", "DELETE"]
 Key = tuple[str, str]

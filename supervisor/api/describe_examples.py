@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from supervisor.api.shapes import (
+from supervisor.answers import (
     AcquireAnswer,
     Ahead,
     AncestorView,

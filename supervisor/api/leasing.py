@@ -8,12 +8,12 @@ import re
 import msgspec
 from msgspec import UNSET
 
+from supervisor.answers import LeaseAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
 from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
 from supervisor.api.problems import Answer, RequestRefused, refuse
 from supervisor.api.schemas import ClaimBody, EmptyBody, LeaseBody
-from supervisor.api.shapes import LeaseAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
 from supervisor.api.times import rfc3339
 from supervisor.api.tokens import digest, key_scope
 from supervisor.api.views.forecast import forecast_view

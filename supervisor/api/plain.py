@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from supervisor.answers import AcquireAnswer, PlainStatus, QueuedAnswer, ReleaseAnswer
 from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
 from supervisor.api.logs import STATUS_S
 from supervisor.api.problems import Answer, refuse
 from supervisor.api.schemas import AcquireBody, EmptyQuery, ReleaseBody
-from supervisor.api.shapes import AcquireAnswer, PlainStatus, QueuedAnswer, ReleaseAnswer
 from supervisor.api.times import epoch_s
 from supervisor.api.tokens import digest
 from supervisor.api.views.overview import readiness

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from supervisor.answers import Events, EvictAnswer, OpenedAnswer
 from supervisor.api.audit import event, subject, why
 from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
 from supervisor.api.problems import Answer, refuse
 from supervisor.api.schemas import EmptyBody, EmptyQuery, EventsQuery
-from supervisor.api.shapes import Events, EvictAnswer, OpenedAnswer
 from supervisor.api.views.overview import overview
 from supervisor.api.views.processes import processes_view
 from supervisor.api.views.targets import all_targets, known_targets, target_view

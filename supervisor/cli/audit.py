@@ -10,14 +10,13 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from supervisor.api.shapes import Event, Events, Why
-from supervisor.cli.connection import Server, ask, ask_raw, checked, decoded, timeout, translated
+from supervisor.answers import Event, Events, Why
+from supervisor.asking import SILENCE_S, messages, timeout
+from supervisor.cli.connection import Server, ask, ask_raw, checked, decoded, translated
 from supervisor.cli.errors import OK, Refused, Unreachable
 from supervisor.cli.names import did_you_mean
 from supervisor.cli.output import answer, clock_time, say
 
-#: A live stream is silent for no longer than this: the server sends comments in between.
-SILENCE_S = 60.0
 #: A stream that ended is asked for again after this, for ever: the supervisor may be restarted.
 AGAIN_S = 1.0
 
@@ -105,17 +104,3 @@ def _stream(server: Server, client: httpx.Client, chosen: dict[str, Any], after:
             checked(server, response)
         for data in messages(response.iter_lines()):
             yield decoded(server, data.encode(), Event)
-
-
-def messages(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the data of each message of an event stream; comments (heartbeats) and other fields are skipped.
-
-    Our events carry their number inside, so ``id`` is not needed. Source: WHATWG HTML, section 9.2.6.
-    """
-    data: list[str] = []
-    for line in lines:
-        if line.startswith("data:"):
-            data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and data:
-            yield "\n".join(data)
-            data = []

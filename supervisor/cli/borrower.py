@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from supervisor.api.shapes import Ahead
+from supervisor.answers import Ahead
 from supervisor.cli.connection import Line
 from supervisor.cli.errors import LeaseLost, Refused, Unreachable
 from supervisor.cli.output import clock_time

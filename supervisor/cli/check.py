@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from supervisor.api.shapes import TargetsView
+from supervisor.answers import TargetsView
 from supervisor.check import CheckReport, check_containers, check_files
 from supervisor.cli.connection import ask
 from supervisor.cli.errors import FAILED, OK, Unreachable

@@ -1,69 +1,35 @@
-"""The way to the server: where it is (GPU_SUPERVISOR_URL), time limits, and its refusals as errors.
+"""The way to the server, with its refusals as the command's errors; what the client needs as well is in ``asking``.
 
 Commands that read use ``ask``; ``acquire``, which waits and renews at the same time, uses ``Line``.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
-from msgspec import Struct
 
-from supervisor import __version__
+from supervisor.asking import ANSWER_S, Address, Silence, is_answer, not_understood, read_problem, silence, timeout
 from supervisor.cli.errors import Refused, Unreachable, Usage
+from supervisor.core.values import BadValue
 
 T = TypeVar("T")
 
-DEFAULT_URL = "http://127.0.0.1:8080"
-CONNECT_S = 2.0
-ANSWER_S = 10.0
 
-
-class Server(Struct, frozen=True):
-    """Where the server is. ``socket`` is the path of a unix socket, or None over TCP."""
-
-    url: str
-    socket: str | None = None
+class Server(Address, frozen=True):
+    """Where the server is."""
 
     @classmethod
-    def find(cls) -> Server:
+    def find(cls, given: str | None = None) -> Server:
         """Read GPU_SUPERVISOR_URL. Raises ``Usage`` if it is no address of a server."""
-        given = os.environ.get("GPU_SUPERVISOR_URL") or DEFAULT_URL
-        if given.startswith("unix:///"):
-            return cls(given, given.removeprefix("unix://"))
         try:
-            parsed = httpx.URL(given)
-        except httpx.InvalidURL:
-            parsed = httpx.URL("")
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise Usage(f'GPU_SUPERVISOR_URL="{given}" is no address', f"write {DEFAULT_URL} or unix:///path/to/socket")
-        return cls(given.rstrip("/"))
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What httpx clients are made with. A proxy from the environment is not meant for this machine."""
-        return {
-            "base_url": "http://localhost" if self.socket else self.url,
-            "headers": {"User-Agent": f"gpu-supervisor/{__version__}"},
-            "timeout": timeout(ANSWER_S),
-            "trust_env": False,
-        }
-
-    def client(self) -> httpx.Client:
-        return httpx.Client(transport=httpx.HTTPTransport(uds=self.socket), **self.options)
-
-    def async_client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=self.socket), **self.options)
-
-
-def timeout(answer_s: float | None) -> httpx.Timeout:
-    """Limits for one request; ``answer_s`` None waits for ever between two pieces of an answer (a live stream)."""
-    return httpx.Timeout(answer_s, connect=CONNECT_S, write=ANSWER_S, pool=CONNECT_S)
+            found = Address.find(given)
+        except BadValue as error:
+            raise Usage(str(error), error.hint) from error
+        return cls(found.url, found.socket)
 
 
 @contextmanager
@@ -71,38 +37,12 @@ def translated(server: Server) -> Iterator[None]:
     """Turn what httpx raises into ``Unreachable``, with what to do about it."""
     try:
         yield
-    except httpx.ConnectTimeout as error:
-        message = f"nothing answers at {server.url} (no connection in {CONNECT_S:g} s)"
-        raise Unreachable(message, START, asked=False) from error
-    except httpx.TimeoutException as error:
-        raise Unreachable(
-            f"the server at {server.url} did not answer in time", "see whether it hangs: its log"
-        ) from error
-    except httpx.ConnectError as error:
-        raise Unreachable(f"no supervisor answers at {server.url} ({_reason(error)})", START, asked=False) from error
     except httpx.TransportError as error:
-        raise Unreachable(f"the server at {server.url} went away ({_reason(error)})", START) from error
+        raise _unreachable(silence(server, error)) from error
 
 
-START = "start one with: gpu-supervisor serve (GPU_SUPERVISOR_URL says where to look)"
-
-
-def _reason(error: Exception) -> str:
-    """The system's own words, which httpx keeps one or more causes away; where it has none, the other end hung up."""
-    cause: BaseException | None = error
-    while cause is not None:
-        # Not its own text: asyncio's names the call, and repeats the address.
-        if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
-            return os.strerror(cause.errno).lower()
-        cause = cause.__cause__ or cause.__context__
-    return "the connection was closed"
-
-
-class _Problem(Struct):
-    detail: str
-    code: str
-    status: int = 500
-    retryable: bool = False
+def _unreachable(why: Silence) -> Unreachable:
+    return Unreachable(why.message, why.hint, asked=why.asked)
 
 
 def checked(server: Server, response: httpx.Response) -> bytes:
@@ -112,19 +52,13 @@ def checked(server: Server, response: httpx.Response) -> bytes:
         Refused: the supervisor said no.
         Unreachable: something answers that is no supervisor.
     """
-    if response.is_success and "json" in response.headers.get("content-type", ""):
+    if is_answer(response):
         return response.content
-    try:
-        problem = msgspec.json.decode(response.content, type=_Problem)
-        context = msgspec.json.decode(response.content, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        kind = response.headers.get("content-type", "no content type")
-        raise Unreachable(
-            f"what answers at {server.url} is no GPU supervisor (HTTP {response.status_code}, {kind})",
-            "say where it is with GPU_SUPERVISOR_URL",
-        ) from error
+    problem = read_problem(server, response)
+    if isinstance(problem, Silence):
+        raise _unreachable(problem)
     raise Refused(
-        problem.code, problem.detail, status=response.status_code, retryable=problem.retryable, context=context
+        problem.code, problem.detail, status=problem.status, retryable=problem.retryable, context=problem.context
     )
 
 
@@ -132,10 +66,7 @@ def decoded(server: Server, body: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type_)
     except msgspec.DecodeError as error:
-        raise Unreachable(
-            f"the answer of {server.url} is not understood: {error}",
-            "see whether server and command are of one version",
-        ) from error
+        raise _unreachable(not_understood(server, error)) from error
 
 
 def ask(method: str, path: str, type_: type[T], *, params: dict[str, Any] | None = None, json: Any = None) -> T:

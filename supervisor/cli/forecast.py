@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.api.shapes import Ahead, ForecastAnswer
+from supervisor.answers import Ahead, ForecastAnswer
 from supervisor.cli.borrower import Wish
 from supervisor.cli.connection import ask_raw, decoded
 from supervisor.cli.errors import BUSY, FAILED, OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from supervisor.api.shapes import OpenedAnswer
+from supervisor.answers import OpenedAnswer
 from supervisor.cli.connection import ask_raw, decoded
 from supervisor.cli.output import answer
 

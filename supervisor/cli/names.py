@@ -6,8 +6,9 @@ import difflib
 
 import httpx
 
-from supervisor.api.shapes import TargetsView
-from supervisor.cli.connection import ANSWER_S, Server, checked, decoded
+from supervisor.answers import TargetsView
+from supervisor.asking import ANSWER_S
+from supervisor.cli.connection import Server, checked, decoded
 from supervisor.core.errors import SupervisorError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.api.shapes import ProcessesView, ProcessUse, ProcessView
+from supervisor.answers import ProcessesView, ProcessUse, ProcessView
 from supervisor.cli.connection import ask_raw, decoded
 from supervisor.cli.output import Block, Grid, clock_time, show
 from supervisor.cli.status import mib

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from supervisor.api.shapes import Ahead
+from supervisor.answers import Ahead
 from supervisor.cli.output import clean, clock_time, say
 
 #: How often the line on a terminal is drawn again: its seconds count.

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from supervisor.api.shapes import GpuView, LeaseView, QueueEntry, StatusView
+from supervisor.answers import GpuView, LeaseView, QueueEntry, StatusView
 from supervisor.cli.connection import ask_raw, decoded
 from supervisor.cli.output import Block, Grid, answer_json, clock_time, needs, show
 from supervisor.core.model import Problem

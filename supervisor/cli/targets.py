@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from supervisor.api.shapes import ContainerView, EvictAnswer, TargetsView, TargetView
+from supervisor.answers import ContainerView, EvictAnswer, TargetsView, TargetView
 from supervisor.cli.connection import ask_raw, decoded
 from supervisor.cli.output import Block, Grid, answer, needs, show
 from supervisor.cli.status import count, mib, problem_line

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from supervisor.api.shapes import StatusView
+from supervisor.answers import StatusView
 from supervisor.cli.audit import live, newest
 from supervisor.cli.connection import Server
 from supervisor.cli.errors import OK, Unreachable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from supervisor.api.shapes import StatusView
+from supervisor.answers import StatusView
 from supervisor.api.views.kept import Kept
 from supervisor.api.views.overview import overview
 from tests.core.box import Box

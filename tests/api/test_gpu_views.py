@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from supervisor.api.shapes import GpuUse
+from supervisor.answers import GpuUse
 from supervisor.api.views.forecast import forecast_view
 from supervisor.api.views.gpus import gpu_views
 from supervisor.api.views.leases import queue_entries

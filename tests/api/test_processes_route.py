@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from supervisor.api.shapes import ProcessUse
+from supervisor.answers import ProcessUse
 from supervisor.api.views.processes import processes_view
 from supervisor.core.inputs import ProcessesSeen, VramRead
 from supervisor.core.model import Gpu, GpuProcess

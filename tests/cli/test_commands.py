@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from supervisor.api.shapes import Ahead, Events, ForecastAnswer, TargetsView
+from supervisor.answers import Ahead, Events, ForecastAnswer, TargetsView
 from supervisor.cli.app import WrongCommandLine, app
 from supervisor.cli.errors import MEANINGS
 from supervisor.core.model import Endpoint, Problem

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.api.shapes import TargetsView
+from supervisor.answers import TargetsView
 from tests.cli.fake import FakeServer
 from tests.cli.test_reading import answering, document, view
 

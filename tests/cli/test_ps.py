@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from supervisor.answers import ProcessesView
 from supervisor.api import describe_examples
-from supervisor.api.shapes import ProcessesView
 from tests.cli.conftest import FakeServer
 
 STRANGER = describe_examples.PROCESSES.processes[0]

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from supervisor.api.shapes import (
+from supervisor.answers import (
     EngineView,
     Event,
     Events,
@@ -29,7 +29,7 @@ from supervisor.api.shapes import (
     TargetView,
     Why,
 )
-from supervisor.cli.audit import messages
+from supervisor.asking import messages
 from supervisor.cli.output import clean, clock_time
 from supervisor.core.model import Problem
 from tests.cli.fake import FakeServer

@@ -8,7 +8,7 @@ import signal
 import msgspec
 import pytest
 
-from supervisor.api.shapes import Events
+from supervisor.answers import Events
 from tests.cli.fake import FakeServer
 from tests.cli.fake import Problem as Answer
 from tests.cli.terminal import Terminal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.api.shapes import ForecastAnswer
+from supervisor.answers import ForecastAnswer
 from supervisor.api.views.leases import ahead_of, at, held_until
 from supervisor.api.views.targets import problems_of
 from supervisor.core.forecast import Forecast, forecast

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.api.shapes import GpuUse, GpuView
+from supervisor.answers import GpuUse, GpuView
 from supervisor.core.model import Gpu
 from supervisor.core.occupants import Occupant, occupants
 from supervisor.core.state import State

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from supervisor.api.shapes import Ahead, EndedView, LeaseState, LeaseView, QueueEntry, TicketView
+from supervisor.answers import Ahead, EndedView, LeaseState, LeaseView, QueueEntry, TicketView
 from supervisor.api.times import rfc3339
 from supervisor.core.model import Ended, Lease, Now, Terms, Ticket
 from supervisor.core.requests import why_waits

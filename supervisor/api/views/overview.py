@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from typing import cast
 
-from supervisor.api.shapes import EngineView, JournalView, QueueEntry, Readiness, StatusView, TargetBrief
+from supervisor.answers import EngineView, JournalView, QueueEntry, Readiness, StatusView, TargetBrief
 from supervisor.api.views.gpus import gpu_views
 from supervisor.api.views.kept import Kept
 from supervisor.api.views.leases import lease_view

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from supervisor.api.shapes import PlainLease, PlainService, PlainState, PlainStatus, PlainTarget, PlainTicket
+from supervisor.answers import PlainLease, PlainService, PlainState, PlainStatus, PlainTarget, PlainTicket
 from supervisor.api.times import epoch_s
 from supervisor.api.views.targets import known_targets, master_of, problems_of, target_state
 from supervisor.core.model import Container, Lease, Now, Ticket

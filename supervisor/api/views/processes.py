@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.api.shapes import AncestorView, ProcessesView, ProcessUse, ProcessView, UnexplainedView
+from supervisor.answers import AncestorView, ProcessesView, ProcessUse, ProcessView, UnexplainedView
 from supervisor.api.times import rfc3339
 from supervisor.core.model import Now
 from supervisor.core.processes import SeenProcess, Use

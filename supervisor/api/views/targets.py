@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import UNSET
 
-from supervisor.api.shapes import ContainerView, TargetBrief, TargetState, TargetsView, TargetView
+from supervisor.answers import ContainerView, TargetBrief, TargetState, TargetsView, TargetView
 from supervisor.api.views.sizes import suggested_label, uses_more_than_declared
 from supervisor.core.labels import TargetSpec, stray_problems
 from supervisor.core.model import Container, Now, Problem

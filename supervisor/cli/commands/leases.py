@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import platform
 from typing import Annotated
 
 import typer
 
 from supervisor.cli.errors import BUSY, FAILED, LOST, OK, UNREACHABLE, USAGE, Usage
 from supervisor.cli.options import AsJson, Token, epilog, mebibytes, seconds, target_names
+from supervisor.whoami import whoami
 
 
 def acquire(
@@ -98,7 +96,7 @@ def acquire(
         _check_pid(bare=bare, command=bool(command), ttl=ttl)
     wish = Wish(
         target=target,
-        owner=_whoami() if owner is None else owner,
+        owner=whoami() if owner is None else owner,
         priority=priority,
         ttl_s=seconds("--ttl", ttl or ("5m" if detach else "60s")),
         wait_s=None if wait is None else seconds("--wait", wait),
@@ -132,14 +130,6 @@ def _check_pid(*, bare: bool, command: bool, ttl: str | None) -> None:
             f"--pid: over TCP ({server.url}) nobody can tell whose process it is: it needs the unix socket",
             "set GPU_SUPERVISOR_URL=unix:///path/to/socket, which the server opens with: serve --socket",
         )
-
-
-def _whoami() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in many containers
-        user = str(os.getuid())
-    return f"{user}@{platform.node()}"
 
 
 def renew(token: Annotated[str, Token], as_json: AsJson = False) -> None:
