@@ -30,6 +30,8 @@ from supervisor.gpu.audit import ProcessAudit
 from supervisor.gpu.sources import open_gpus
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
+from supervisor.metrics import Metrics
+from supervisor.metrics.timed import TimedEngine, TimedJournal
 from supervisor.notify import ServiceManager
 from supervisor.own_container import own_container_id, sparing
 from supervisor.pump import Pump
@@ -111,14 +113,22 @@ async def _run(config: Config, journal: Journal) -> int:
     clock = Clock(state.durable, read_boot_id())
     engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix)
     kernel = Kernel(state)
+    metrics = Metrics(kernel, clock.now, __version__)
+    timed = TimedEngine(engine, metrics.counts, state)
     manager = ServiceManager.from_environment(os.environ)
     gpus = open_gpus(config.gpus)
-    pump = Pump(kernel, journal, engine, gpus, clock, _log_fact, manager)
+
+    def tell(seq: int, fact: AnyFact) -> None:
+        _log_fact(seq, fact)
+        metrics.told(seq, fact)
+
+    pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
         pump.watch_processes(ProcessAudit(), ProcessesSeen)
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
+        meter=metrics,
         logs=_log_reader(engine),
         version=__version__,
         host=config.host,
@@ -150,6 +160,7 @@ async def _run(config: Config, journal: Journal) -> int:
             unix_socket=config.socket,
             limits=Limits(),
             on_ready=ready,
+            on_refusal=metrics.refusal,
             stop=web_stop,
         )
 
@@ -162,7 +173,7 @@ async def _run(config: Config, journal: Journal) -> int:
     own_id = own_container_id()
     if own_id is not None:
         log.info("running in the container %s", own_id[:12])
-    engine.watch(pump.post if own_id is None else sparing(own_id, pump.post))
+    timed.watch(pump.post if own_id is None else sparing(own_id, pump.post))
     try:
         await _first_of(owner, web, stop.wait())
         if owner.done():

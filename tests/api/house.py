@@ -27,6 +27,7 @@ from supervisor.core.replies import Reply
 from supervisor.core.state import Settings, State
 from supervisor.gpu.sim import SimulatedGpus
 from supervisor.kernel import Kernel
+from supervisor.metrics import Metrics
 from supervisor.pump import Pump
 from tests.core.box import container
 from tests.runtime.test_pump import GPUS, Rig, rig
@@ -190,7 +191,8 @@ async def house(
     """
     async with _box(containers or (container("a"), container("b")), facts, core) as box:
         made = House(box, Logs())
-        built = build_app(box.pump, mint=TokenMint(secret), logs=made.logs, version="1.2.3", **app)
+        meter = Metrics(box.pump.kernel, box.pump.now, "1.2.3")
+        built = build_app(box.pump, mint=TokenMint(secret), meter=meter, logs=made.logs, version="1.2.3", **app)
         await until(lambda: made.state.durable.first_sync_done)
         async with contextlib.AsyncExitStack() as stack:
             made.addresses = await stack.enter_async_context(serving(built, limits, unix_socket))
@@ -207,6 +209,7 @@ class ScriptedDesk:
         self.asked: list[Request] = []
         self.gone: list[CallerGone] = []
         self._reply = reply
+        self.meter = Metrics(Kernel(self.state), self.now, "1.2.3")
 
     def next_request_id(self) -> int:
         return len(self.asked) + 1
@@ -235,7 +238,7 @@ class ScriptedDesk:
         self, logs: Callable[[str], Awaitable[str]] | None = None, **options: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Speak to the app over it without a socket in between."""
-        app = build_app(self, mint=TokenMint(SECRET), logs=logs or Logs(), version="1.2.3", **options)
+        app = build_app(self, mint=TokenMint(SECRET), meter=self.meter, logs=logs or Logs(), version="1.2.3", **options)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
             yield client
