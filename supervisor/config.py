@@ -77,6 +77,8 @@ class Config(Struct, frozen=True, kw_only=True):
     queue_max: int
     journal_retention_ms: int
     journal_retention_bytes: int
+    log_format: Literal["text", "json"]
+    log_level: Literal["debug", "info", "warning", "error"]
 
 
 # ---- the layers

@@ -15,13 +15,12 @@ import uvloop
 
 from supervisor import __version__
 from supervisor.api import build_app
-from supervisor.api.sentences import sentence
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint, load_secret
 from supervisor.clock import Clock, read_boot_id
 from supervisor.config import Config
 from supervisor.core.apply import replay
-from supervisor.core.facts import AnyFact, ProcessReported, SignalFailed
+from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import ProcessesSeen, Started
 from supervisor.core.model import Gpu
 from supervisor.core.state import Observed, Settings
@@ -30,6 +29,7 @@ from supervisor.gpu.audit import ProcessAudit
 from supervisor.gpu.sources import open_gpus
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
+from supervisor.log import tell_decision
 from supervisor.metrics import Metrics
 from supervisor.metrics.timed import TimedEngine, TimedJournal
 from supervisor.notify import ServiceManager
@@ -119,7 +119,7 @@ async def _run(config: Config, journal: Journal) -> int:
     gpus = open_gpus(config.gpus)
 
     def tell(seq: int, fact: AnyFact) -> None:
-        _log_fact(seq, fact)
+        tell_decision(seq, fact)
         metrics.told(seq, fact)
 
     pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
@@ -210,12 +210,6 @@ async def _end(pump: Pump, web: asyncio.Task[None], web_stop: asyncio.Event) -> 
         )
     web_stop.set()
     await asyncio.wait([web], timeout=WEB_END_S)
-
-
-def _log_fact(seq: int, fact: AnyFact) -> None:
-    warns = isinstance(fact, ProcessReported) and fact.policy != "observe"
-    level = logging.WARNING if warns or isinstance(fact, SignalFailed) else logging.INFO
-    log.log(level, "%s", sentence(fact), extra={"seq": seq, "fact": type(fact).__name__})
 
 
 def _log_reader(engine: Engine) -> Callable[[str], Coroutine[Any, Any, str]]:

@@ -29,6 +29,8 @@ from supervisor.gpu.choice import parse_gpus
 
 ENVIRONMENT_PREFIX = "GPU_SUPERVISOR_"
 PLACEMENTS = ("pack", "spread")
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 SYSTEM_ENGINE = "unix:///var/run/docker.sock"
 
 #: Linux: sockaddr_un.sun_path has 108 bytes, the last of them NUL (unix(7)).
@@ -385,6 +387,13 @@ SETTINGS: tuple[Setting, ...] = (
         "48MiB",
         "how large it may grow",
         field="journal_retention_bytes",
+    ),
+    Setting("log_format", _one_of(LOG_FORMATS, "a format"), "text", "the log on stderr: `text`, or `json`"),
+    Setting(
+        "log_level",
+        _one_of(LOG_LEVELS, "a level"),
+        "info",
+        "the least that is logged: `debug`, `info` (every decision), `warning` or `error`",
     ),
 )
 BY_KEY = {setting.key: setting for setting in SETTINGS}

@@ -117,6 +117,8 @@ ttl_max = "2h"
 queue_max = 100
 journal_retention = "7d"
 journal_retention_size = "1GiB"
+log_format = "json"
+log_level = "warning"
 """
 EVERY = Config(
     host="::1",
@@ -149,6 +151,8 @@ EVERY = Config(
     queue_max=100,
     journal_retention_ms=7 * 86_400_000,
     journal_retention_bytes=2**30,
+    log_format="json",
+    log_level="warning",
 )
 EVERY_TEXT = {
     "host": "::1",
@@ -181,6 +185,8 @@ EVERY_TEXT = {
     "queue_max": "100",
     "journal_retention": "7d",
     "journal_retention_size": "1GiB",
+    "log_format": "json",
+    "log_level": "warning",
 }
 
 
