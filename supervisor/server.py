@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import resource
 import signal
 from collections.abc import Callable, Coroutine
@@ -27,6 +28,7 @@ from supervisor.core.state import Observed, Settings
 from supervisor.engine import Engine
 from supervisor.gpu.audit import ProcessAudit
 from supervisor.gpu.sources import open_gpus
+from supervisor.hooks.delivery import Hooks
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
 from supervisor.log import tell_decision
@@ -42,6 +44,8 @@ log = logging.getLogger("supervisor")
 #: Answering everybody on the line and ending the web server takes no longer than this; the whole end, 5 s.
 ANSWERS_S = 2.0
 WEB_END_S = 2.0
+#: So long receivers of hooks may still take what they were not told yet.
+HOOKS_END_S = 0.8
 #: The ready line waits this long for the engine, so that it can name it; then it says that it is still away.
 ENGINE_LOOK_S = 2.0
 #: Nobody is listened to before the GPUs were read, for as long as this: what cannot be granted yet would be refused.
@@ -114,12 +118,15 @@ async def _run(config: Config, journal: Journal) -> int:
     engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix)
     kernel = Kernel(state)
     metrics = Metrics(kernel, clock.now, __version__)
+    hooks = Hooks(config.hooks, metrics.counts, platform.node())
+    metrics.gauges.queues = hooks.waiting
     timed = TimedEngine(engine, metrics.counts, state)
     manager = ServiceManager.from_environment(os.environ)
     gpus = open_gpus(config.gpus)
 
     def tell(seq: int, fact: AnyFact) -> None:
         tell_decision(seq, fact)
+        hooks.told(seq, fact)
         metrics.told(seq, fact)
 
     pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
@@ -189,6 +196,7 @@ async def _run(config: Config, journal: Journal) -> int:
         for task in (owner, web, *announcing):
             task.cancel()
         await asyncio.gather(owner, web, *announcing, return_exceptions=True)
+        await hooks.close(HOOKS_END_S)
     return 0
 
 

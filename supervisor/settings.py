@@ -26,6 +26,7 @@ from supervisor.core.values import (
     shown,
 )
 from supervisor.gpu.choice import parse_gpus
+from supervisor.hooks.choice import parse_hooks
 
 ENVIRONMENT_PREFIX = "GPU_SUPERVISOR_"
 PLACEMENTS = ("pack", "spread")
@@ -152,7 +153,7 @@ def _parse_wait(text: str) -> int:
 
 # ---- the table
 
-Kind = Literal["text", "integer", "number", "duration", "size", "boolean", "list"]
+Kind = Literal["text", "integer", "number", "duration", "size", "boolean", "list", "tables"]
 TOML_TYPES: dict[Kind, tuple[type, ...]] = {
     "text": (str,),
     "integer": (int,),
@@ -161,6 +162,7 @@ TOML_TYPES: dict[Kind, tuple[type, ...]] = {
     "size": (str, int),
     "boolean": (bool,),
     "list": (list,),
+    "tables": (list,),
 }
 #: How a value of each kind is written in TOML, for the sentence that asks for it.
 TOML_EXAMPLES: dict[Kind, str] = {
@@ -171,6 +173,7 @@ TOML_EXAMPLES: dict[Kind, str] = {
     "size": 'a size in quotes, or whole MiB: {} = "1GiB"',
     "boolean": "true or false without quotes: {} = true",
     "list": 'a list of texts: {} = ["...", "..."]',
+    "tables": 'tables: [[{}]] on a line, and its keys below: name = "..."',
 }
 
 
@@ -202,9 +205,8 @@ class Setting(Struct, frozen=True):
 
     @property
     def metavar(self) -> str:
-        return {"integer": "NUMBER", "number": "NUMBER", "duration": "TIME", "size": "SIZE", "list": "NAMES"}.get(
-            self.kind, "TEXT"
-        )
+        words = {"duration": "TIME", "size": "SIZE", "list": "NAMES", "tables": "JSON"}
+        return {"integer": "NUMBER", "number": "NUMBER", **words}.get(self.kind, "TEXT")
 
     @property
     def attribute(self) -> str:
@@ -394,6 +396,13 @@ SETTINGS: tuple[Setting, ...] = (
         _one_of(LOG_LEVELS, "a level"),
         "info",
         "the least that is logged: `debug`, `info` (every decision), `warning` or `error`",
+    ),
+    Setting(
+        "hooks",
+        parse_hooks,
+        "",
+        "outgoing webhooks: `[[hooks]]` tables in the file, elsewhere a JSON array of the same",
+        "tables",
     ),
 )
 BY_KEY = {setting.key: setting for setting in SETTINGS}
