@@ -59,7 +59,7 @@ async def serve_http(
     unix_socket: Path | None,
     limits: Limits,
     on_ready: Callable[[list[str]], None],
-    on_refusal: Callable[[str], None] = lambda _code: None,
+    on_refusal: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
     """Serve until ``stop`` is set; then take no more connections, end the answers under way, and return.

@@ -126,7 +126,12 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, limits: Limits | None = None, unix_socket: Path | None = None) -> AsyncIterator[list[str]]:
+async def serving(
+    app: Any,
+    limits: Limits | None = None,
+    unix_socket: Path | None = None,
+    on_refusal: Callable[[str], None] = lambda _code: None,
+) -> AsyncIterator[list[str]]:
     """Serve an app; yields its addresses."""
     stop = asyncio.Event()
     ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
@@ -138,6 +143,7 @@ async def serving(app: Any, limits: Limits | None = None, unix_socket: Path | No
             unix_socket=unix_socket,
             limits=limits or Limits(),
             on_ready=ready.set_result,
+            on_refusal=on_refusal,
             stop=stop,
         )
     )
@@ -195,7 +201,7 @@ async def house(
         built = build_app(box.pump, mint=TokenMint(secret), meter=meter, logs=made.logs, version="1.2.3", **app)
         await until(lambda: made.state.durable.first_sync_done)
         async with contextlib.AsyncExitStack() as stack:
-            made.addresses = await stack.enter_async_context(serving(built, limits, unix_socket))
+            made.addresses = await stack.enter_async_context(serving(built, limits, unix_socket, meter.refusal))
             client = httpx.AsyncClient(base_url=made.url, timeout=DEADLINE_S, trust_env=False)
             made.client = await stack.enter_async_context(client)
             yield made

@@ -25,7 +25,7 @@ async def serve_once(**values: object) -> None:
     stop = asyncio.Event()
     stop.set()
     settings = {"host": "127.0.0.1", "port": 0, "unix_socket": None, "limits": Limits(), "on_ready": lambda _: None}
-    await serve_http(nothing, stop=stop, **{**settings, **values})
+    await serve_http(nothing, stop=stop, on_refusal=lambda _: None, **{**settings, **values})
 
 
 def test_it_listens_on_tcp_and_on_a_unix_socket_of_its_group_at_the_same_time(tmp_path):

@@ -293,6 +293,19 @@ def test_the_page_is_served_and_counts_every_refusal():
     run(story())
 
 
+def test_what_is_refused_before_it_is_a_request_is_counted():
+    async def story() -> None:
+        async with house() as it:
+            reader, writer = await it.connect()
+            writer.write(b"this is no HTTP\r\n\r\n")
+            await reader.read()
+            writer.close()
+
+            assert value(read((await it.get("/metrics")).text), "refusals_total", code="bad_request") == 1
+
+    run(story())
+
+
 def test_the_page_comes_while_the_disk_hangs():
     async def story() -> None:
         async with house() as it:
