@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import math
 import re
 import tomllib
@@ -21,6 +22,7 @@ from supervisor.core.model import Mode
 from supervisor.core.processes import Allowed, Policy
 from supervisor.core.values import BadValue, shown
 from supervisor.gpu.choice import GpuChoice
+from supervisor.hooks.choice import Hook
 from supervisor.settings import (
     BY_KEY,
     ENVIRONMENT_PREFIX,
@@ -77,6 +79,9 @@ class Config(Struct, frozen=True, kw_only=True):
     queue_max: int
     journal_retention_ms: int
     journal_retention_bytes: int
+    log_format: Literal["text", "json"]
+    log_level: Literal["debug", "info", "warning", "error"]
+    hooks: tuple[Hook, ...]
 
 
 # ---- the layers
@@ -207,9 +212,13 @@ def _line(source: str, key: str) -> str:
 def _text(setting: Setting, where: str, value: object) -> str:
     """Bring a TOML value of the right type into the form that flags have; an empty one is kept as it is."""
     if type(value) not in TOML_TYPES[setting.kind]:  # not isinstance: true is no number here
+        said = f" = {_toml(value)}" if setting.kind != "tables" else ""  # it may be an address, which is secret
         raise ConfigError(
-            f"{where} = {_toml(value)} has the wrong type", "write " + TOML_EXAMPLES[setting.kind].format(setting.key)
+            f"{where}{said} has the wrong type", "write " + TOML_EXAMPLES[setting.kind].format(setting.key)
         )
+    if setting.kind == "tables":
+        # TOML has dates, which are no JSON: what reads the tables refuses the text.
+        return json.dumps(value, default=str)
     if isinstance(value, list):
         for item in value:
             if not isinstance(item, str) or "," in item or not item.strip():
@@ -239,7 +248,7 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
 def _value(setting: Setting, given: Given) -> Any:
     if not given.text:
         if setting.default == "":
-            return () if setting.kind == "list" else None
+            return () if setting.kind in {"list", "tables"} else None
         raise ConfigError(f"{given.where} is empty", f"leave it out for its default, {setting.default_shown}")
     try:
         return setting.read(given.text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import resource
 import signal
 from collections.abc import Callable, Coroutine
@@ -15,21 +16,24 @@ import uvloop
 
 from supervisor import __version__
 from supervisor.api import build_app
-from supervisor.api.sentences import sentence
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint, load_secret
 from supervisor.clock import Clock, read_boot_id
 from supervisor.config import Config
 from supervisor.core.apply import replay
-from supervisor.core.facts import AnyFact, ProcessReported, SignalFailed
+from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import ProcessesSeen, Started
 from supervisor.core.model import Gpu
 from supervisor.core.state import Observed, Settings
 from supervisor.engine import Engine
 from supervisor.gpu.audit import ProcessAudit
 from supervisor.gpu.sources import open_gpus
+from supervisor.hooks.delivery import Hooks
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
+from supervisor.log import tell_decision
+from supervisor.metrics import Metrics
+from supervisor.metrics.timed import TimedEngine, TimedJournal
 from supervisor.notify import ServiceManager
 from supervisor.own_container import own_container_id, sparing
 from supervisor.pump import Pump
@@ -40,6 +44,8 @@ log = logging.getLogger("supervisor")
 #: Answering everybody on the line and ending the web server takes no longer than this; the whole end, 5 s.
 ANSWERS_S = 2.0
 WEB_END_S = 2.0
+#: So long receivers of hooks may still take what they were not told yet.
+HOOKS_END_S = 0.8
 #: The ready line waits this long for the engine, so that it can name it; then it says that it is still away.
 ENGINE_LOOK_S = 2.0
 #: Nobody is listened to before the GPUs were read, for as long as this: what cannot be granted yet would be refused.
@@ -111,14 +117,25 @@ async def _run(config: Config, journal: Journal) -> int:
     clock = Clock(state.durable, read_boot_id())
     engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix)
     kernel = Kernel(state)
+    metrics = Metrics(kernel, clock.now, __version__)
+    hooks = Hooks(config.hooks, metrics.counts, platform.node())
+    metrics.gauges.queues = hooks.waiting
+    timed = TimedEngine(engine, metrics.counts, state)
     manager = ServiceManager.from_environment(os.environ)
     gpus = open_gpus(config.gpus)
-    pump = Pump(kernel, journal, engine, gpus, clock, _log_fact, manager)
+
+    def tell(seq: int, fact: AnyFact) -> None:
+        tell_decision(seq, fact)
+        hooks.told(seq, fact)
+        metrics.told(seq, fact)
+
+    pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
         pump.watch_processes(ProcessAudit(), ProcessesSeen)
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
+        meter=metrics,
         logs=_log_reader(engine),
         version=__version__,
         host=config.host,
@@ -150,6 +167,7 @@ async def _run(config: Config, journal: Journal) -> int:
             unix_socket=config.socket,
             limits=Limits(),
             on_ready=ready,
+            on_refusal=metrics.refusal,
             stop=web_stop,
         )
 
@@ -162,7 +180,7 @@ async def _run(config: Config, journal: Journal) -> int:
     own_id = own_container_id()
     if own_id is not None:
         log.info("running in the container %s", own_id[:12])
-    engine.watch(pump.post if own_id is None else sparing(own_id, pump.post))
+    timed.watch(pump.post if own_id is None else sparing(own_id, pump.post))
     try:
         await _first_of(owner, web, stop.wait())
         if owner.done():
@@ -178,6 +196,7 @@ async def _run(config: Config, journal: Journal) -> int:
         for task in (owner, web, *announcing):
             task.cancel()
         await asyncio.gather(owner, web, *announcing, return_exceptions=True)
+        await hooks.close(HOOKS_END_S)
     return 0
 
 
@@ -199,12 +218,6 @@ async def _end(pump: Pump, web: asyncio.Task[None], web_stop: asyncio.Event) -> 
         )
     web_stop.set()
     await asyncio.wait([web], timeout=WEB_END_S)
-
-
-def _log_fact(seq: int, fact: AnyFact) -> None:
-    warns = isinstance(fact, ProcessReported) and fact.policy != "observe"
-    level = logging.WARNING if warns or isinstance(fact, SignalFailed) else logging.INFO
-    log.log(level, "%s", sentence(fact), extra={"seq": seq, "fact": type(fact).__name__})
 
 
 def _log_reader(engine: Engine) -> Callable[[str], Coroutine[Any, Any, str]]:

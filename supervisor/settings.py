@@ -26,9 +26,12 @@ from supervisor.core.values import (
     shown,
 )
 from supervisor.gpu.choice import parse_gpus
+from supervisor.hooks.choice import parse_hooks
 
 ENVIRONMENT_PREFIX = "GPU_SUPERVISOR_"
 PLACEMENTS = ("pack", "spread")
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 SYSTEM_ENGINE = "unix:///var/run/docker.sock"
 
 #: Linux: sockaddr_un.sun_path has 108 bytes, the last of them NUL (unix(7)).
@@ -150,7 +153,7 @@ def _parse_wait(text: str) -> int:
 
 # ---- the table
 
-Kind = Literal["text", "integer", "number", "duration", "size", "boolean", "list"]
+Kind = Literal["text", "integer", "number", "duration", "size", "boolean", "list", "tables"]
 TOML_TYPES: dict[Kind, tuple[type, ...]] = {
     "text": (str,),
     "integer": (int,),
@@ -159,6 +162,7 @@ TOML_TYPES: dict[Kind, tuple[type, ...]] = {
     "size": (str, int),
     "boolean": (bool,),
     "list": (list,),
+    "tables": (list,),
 }
 #: How a value of each kind is written in TOML, for the sentence that asks for it.
 TOML_EXAMPLES: dict[Kind, str] = {
@@ -169,6 +173,7 @@ TOML_EXAMPLES: dict[Kind, str] = {
     "size": 'a size in quotes, or whole MiB: {} = "1GiB"',
     "boolean": "true or false without quotes: {} = true",
     "list": 'a list of texts: {} = ["...", "..."]',
+    "tables": 'tables: [[{}]] on a line, and its keys below: name = "..."',
 }
 
 
@@ -200,9 +205,8 @@ class Setting(Struct, frozen=True):
 
     @property
     def metavar(self) -> str:
-        return {"integer": "NUMBER", "number": "NUMBER", "duration": "TIME", "size": "SIZE", "list": "NAMES"}.get(
-            self.kind, "TEXT"
-        )
+        words = {"duration": "TIME", "size": "SIZE", "list": "NAMES", "tables": "JSON"}
+        return {"integer": "NUMBER", "number": "NUMBER", **words}.get(self.kind, "TEXT")
 
     @property
     def attribute(self) -> str:
@@ -385,6 +389,20 @@ SETTINGS: tuple[Setting, ...] = (
         "48MiB",
         "how large it may grow",
         field="journal_retention_bytes",
+    ),
+    Setting("log_format", _one_of(LOG_FORMATS, "a format"), "text", "the log on stderr: `text`, or `json`"),
+    Setting(
+        "log_level",
+        _one_of(LOG_LEVELS, "a level"),
+        "info",
+        "the least that is logged: `debug`, `info` (every decision), `warning` or `error`",
+    ),
+    Setting(
+        "hooks",
+        parse_hooks,
+        "",
+        "outgoing webhooks: `[[hooks]]` tables in the file, elsewhere a JSON array of the same",
+        "tables",
     ),
 )
 BY_KEY = {setting.key: setting for setting in SETTINGS}

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from supervisor.api import describe_routes, leasing, plain, reading
 from supervisor.api.call import Call, Endpoint, refused, send_answer
-from supervisor.api.context import Context
+from supervisor.api.context import Context, Meter
 from supervisor.api.guard import Guard
 from supervisor.api.logs import LogTails
 from supervisor.api.openapi import not_described
@@ -46,6 +46,7 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/gpus/{uuid}/open": {"POST": reading.open_gpu},
     "/v1/why/{name}": {"GET": reading.why_stopped},
     "/healthz": {"GET": _healthz},
+    "/metrics": {"GET": plain.metrics},
     "/v1/events": {"GET": reading.events},
     "/openapi.json": {"GET": describe_routes.openapi},
     "/docs": {"GET": describe_routes.docs},
@@ -63,6 +64,7 @@ def build_app(
     desk: Desk,
     *,
     mint: TokenMint,
+    meter: Meter,
     logs: Callable[[str], Awaitable[str]],
     version: str,
     host: str = "127.0.0.1",
@@ -71,21 +73,23 @@ def build_app(
     """Return the API as an ASGI app.
 
     Args:
+        meter: Counts refusals, and has the page of metrics.
         logs: Returns the last log lines of a container (by id); its trouble is nobody else's.
         host: The address that it will listen on; as a ``Host`` it is ours, like the names of loopback.
         allowed_hosts: More names that are ours.
     """
-    api = Context(desk=desk, mint=mint, tails=LogTails(logs), version=version, kept=Kept())
+    api = Context(desk=desk, meter=meter, mint=mint, tails=LogTails(logs), version=version, kept=Kept())
     routes = [Route(path, _endpoint(api, path, handlers)) for path, handlers in ROUTES.items()]
     # A redirect to a path with a slash would carry the token that the path holds into a header.
-    router = Router(routes, redirect_slashes=False, default=_not_found)
-    return Guard(router, host=host, allowed_hosts=allowed_hosts)
+    router = Router(routes, redirect_slashes=False, default=partial(_not_found, meter))
+    return Guard(router, host=host, allowed_hosts=allowed_hosts, on_refusal=meter.refusal)
 
 
 def _endpoint(api: Context, path: str, handlers: dict[str, RouteHandler]) -> ASGIApp:
     bound = {method: partial(handler, api) for method, handler in handlers.items()}
-    return EventsEndpoint(api, path, bound["GET"]) if path in STREAMS else Endpoint(path, bound)
+    return EventsEndpoint(api, path, bound["GET"]) if path in STREAMS else Endpoint(path, bound, api.meter.refusal)
 
 
-async def _not_found(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def _not_found(meter: Meter, _scope: Scope, _receive: Receive, send: Send) -> None:
+    meter.refusal("not_found")
     await send_answer(send, refused(refuse("not_found", "there is nothing at this path")))

@@ -147,10 +147,14 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 
 class Endpoint:
-    """All methods of one path as one ASGI app. ``path`` is its pattern: a real path may hold a token."""
+    """All methods of one path as one ASGI app. ``path`` is its pattern: a real path may hold a token.
 
-    def __init__(self, path: str, handlers: Mapping[str, Handler]) -> None:
+    ``on_refusal`` is told the code of every problem that is answered.
+    """
+
+    def __init__(self, path: str, handlers: Mapping[str, Handler], on_refusal: Callable[[str], None]) -> None:
         self._path = path
+        self._on_refusal = on_refusal
         self._handlers = dict(handlers)
         if "GET" in handlers:
             self._handlers["HEAD"] = handlers["GET"]
@@ -180,16 +184,19 @@ class Endpoint:
         handler = self._handlers.get(call.scope["method"])
         if handler is None:
             detail = f"this path takes {self._allow.decode()}"
+            self._on_refusal("method_not_allowed")
             return refused(refuse("method_not_allowed", detail, headers=((b"allow", self._allow),)))
         try:
             return await handler(call)
         except RequestRefused as refusal:
+            self._on_refusal(refusal.refusal.code)
             return refused(refusal)
         except CallerHungUp:
             raise
         except Exception:
             log.exception("%s %s failed", call.scope["method"], self._path)
             call.lost()
+            self._on_refusal("internal_error")
             return internal_error()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -17,8 +17,20 @@ from supervisor.core.replies import Granted, Refused
 from supervisor.ports import Desk
 
 
+class Meter(Protocol):
+    """Counts, and shows what was counted."""
+
+    def refusal(self, code: str) -> None:
+        """Count a request that is refused, by its problem code."""
+
+    def page(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
+        ...
+
+
 class Context(Struct, frozen=True, kw_only=True):
     desk: Desk
+    meter: Meter
     mint: TokenMint
     tails: LogTails
     version: str

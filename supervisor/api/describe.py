@@ -479,6 +479,21 @@ OPERATIONS: dict[Key, Operation] = {
             503: (Shown(what="It cannot.", shapes=(Readiness,), examples={"no engine": example.NOT_READY}),),
         },
     ),
+    ("GET", "/metrics"): Operation(
+        id="metrics",
+        tag="service",
+        summary="All metrics, for Prometheus",
+        description="Every name stays, as do its labels; the README has the table.",
+        answers={
+            200: (
+                Shown(
+                    what="Prometheus's text format.",
+                    media="text/plain",
+                    examples={"its beginning": "# HELP gpu_supervisor_facts_total decisions that took effect\n"},
+                ),
+            )
+        },
+    ),
     ("GET", "/openapi.json"): Operation(
         id="openapi",
         tag="service",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -39,8 +39,11 @@ _JSON = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGN
 class Guard:
     """Pure ASGI middleware around ``app``: what it does not like never gets further."""
 
-    def __init__(self, app: ASGIApp, *, host: str, allowed_hosts: Iterable[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, host: str, allowed_hosts: Iterable[str], on_refusal: Callable[[str], None]
+    ) -> None:
         self._app = app
+        self._on_refusal = on_refusal
         self._names = {_bare(name) for name in (*LOOPBACK_NAMES, host, *allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,6 +52,7 @@ class Guard:
         try:
             self._check(scope)
         except RequestRefused as error:
+            self._on_refusal(error.code)
             await send_answer(send, refused(error))
             return
         await self._app(scope, receive, send)

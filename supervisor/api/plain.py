@@ -1,4 +1,4 @@
-"""The plain endpoints: ``/healthz``, ``/readyz``, ``/status``, ``/acquire``, ``/release``."""
+"""The plain endpoints: ``/healthz``, ``/readyz``, ``/metrics``, ``/status``, ``/acquire``, ``/release``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from supervisor.core.replies import Granted, Queued, Refused, Released
 
 DEFAULT_TTL_S = 1_800
 ALIVE = answer({"status": "ok"})
+#: Prometheus's text format; every scraper reads it.
+METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 async def healthz(_call: Call) -> Answer:
@@ -32,6 +34,11 @@ async def readyz(api: Context, call: Call) -> Answer:
     call.query(EmptyQuery)
     ready = await api.desk.read(readiness)
     return answer(ready, 200 if ready.ready else 503)
+
+
+async def metrics(api: Context, call: Call) -> Answer:
+    call.query(EmptyQuery)
+    return Answer(200, api.meter.page(), METRICS)
 
 
 async def status(api: Context, call: Call) -> Answer:

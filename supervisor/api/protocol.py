@@ -16,6 +16,7 @@ Source: uvicorn 0.54, protocols/http/httptools_impl.py; llhttp, which does the p
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -57,9 +58,10 @@ OVERLOADED_HEAD_S = 1.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. ``limits`` is set on a subclass by ``bounded``: uvicorn makes the instances itself."""
+    """One connection. The first two are set on a subclass by ``bounded``: uvicorn makes the instances itself."""
 
     limits = Limits()
+    on_refusal: Callable[[str], None]
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
             transport.abort()
         elif count > self.limits.connections:
             self.app = _overloaded
+            self.on_refusal("overloaded")
             self._begin_head(OVERLOADED_HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -199,6 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._answered or (self._in_body and not self.cycle.response_started and not self.pipeline):
+            self.on_refusal(refusal.code)
             answer = problem(refusal)
             head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(
@@ -234,6 +238,6 @@ async def _overloaded(_scope: Scope, _receive: Receive, send: Send) -> None:
     await send_answer(send, refused(refuse("overloaded", "too many connections are open", headers=close)))
 
 
-def bounded(limits: Limits) -> type[BoundedProtocol]:
-    """Return the protocol with these limits."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
+def bounded(limits: Limits, on_refusal: Callable[[str], None]) -> type[BoundedProtocol]:
+    """Return the protocol with these limits. ``on_refusal`` is told the codes of what it refuses by itself."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits, "on_refusal": staticmethod(on_refusal)})

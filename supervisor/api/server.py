@@ -59,6 +59,7 @@ async def serve_http(
     unix_socket: Path | None,
     limits: Limits,
     on_ready: Callable[[list[str]], None],
+    on_refusal: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
     """Serve until ``stop`` is set; then take no more connections, end the answers under way, and return.
@@ -66,6 +67,7 @@ async def serve_http(
     Args:
         port: 0 takes any free one; ``on_ready`` is told which.
         on_ready: Called once, with the addresses as URLs, when connections are accepted.
+        on_refusal: Told the code of what is refused before it is a request: too slow, too large, one too many.
 
     Raises:
         AddressUnusable: an address is taken, is not ours, or the socket's place cannot be used.
@@ -75,7 +77,7 @@ async def serve_http(
         if unix_socket is not None:
             sockets.append(open_sockets.enter_context(_unix(unix_socket)))
         addresses = [_address(sock) for sock in sockets]
-        server = _Server(_config(app, limits), lambda: on_ready(addresses))
+        server = _Server(_config(app, bounded(limits, on_refusal)), lambda: on_ready(addresses))
         beside = [asyncio.create_task(_sweep(server, limits.sweep_s)), asyncio.create_task(_stop(server, stop))]
         try:
             await server.serve(sockets=sockets)
@@ -84,10 +86,10 @@ async def serve_http(
                 task.cancel()
 
 
-def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+def _config(app: ASGIApp, protocol: type[BoundedProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=bounded(limits),
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -96,7 +98,7 @@ def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
-        timeout_keep_alive=limits.idle_s,
+        timeout_keep_alive=protocol.limits.idle_s,
         timeout_graceful_shutdown=END_S,
     )
 

@@ -37,7 +37,7 @@ class EventsEndpoint:
 
     def __init__(self, api: Context, path: str, listed: Handler) -> None:
         self._api = api
-        self._listed = Endpoint(path, {"GET": listed})
+        self._listed = Endpoint(path, {"GET": listed}, api.meter.refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
@@ -50,6 +50,7 @@ class EventsEndpoint:
             about = printable("target", query.target) if query.target else None
             after = await self._begin(call, query)
         except RequestRefused as error:
+            self._api.meter.refusal(error.code)
             await send_answer(send, refused(error))
             return
         await _while_there(receive, self._follow(send, after, about))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,10 @@ from supervisor.cli.errors import Usage
 from supervisor.cli.output import answer, answer_json, clean
 from supervisor.config import SYSTEM_FILE, Given, Layers, gather, user_file
 from supervisor.core.errors import SupervisorError
+from supervisor.hooks.choice import as_table
 from supervisor.settings import BY_KEY, SETTINGS, Environment, Setting
+
+EXAMPLE_HOOK = ('name = "phone"', 'url_file = "/etc/gpu-supervisor/ntfy-url"', 'format = "ntfy"', 'facts = ["alerts"]')
 
 # ---- show
 
@@ -35,6 +39,8 @@ def show_config(flags: Mapping[str, str | None], file: Path | None, *, as_json: 
 
 
 def shown(setting: Setting, given: Given) -> Any:
+    if setting.kind == "tables":
+        return toml_value(setting, given)
     return None if setting.hides(given.text) else toml_value(setting, given)
 
 
@@ -44,11 +50,34 @@ def as_toml(layers: Layers) -> str:
     lines = [f"# What gpu-supervisor {__version__} runs with. Files that were read: {files}"]
     for setting in SETTINGS:
         given = layers.given[setting.key]
-        if setting.hides(given.text):
+        if setting.kind == "tables":
+            lines += tables(setting, given)
+        elif setting.hides(given.text):
             lines.append(f"# {setting.key} is set, and not shown: it is secret  # {clean(given.origin)}")
         else:
             lines.append(f"{assignment(setting.key, toml_value(setting, given))}  # {clean(given.origin)}")
     return "\n".join(lines) + "\n"
+
+
+def tables(setting: Setting, given: Given) -> list[str]:
+    """Return the lines of an array of tables; as comments where a part of it must not be shown.
+
+    Inline: what follows ``[[...]]`` would belong to its last table.
+    """
+    values = toml_value(setting, given)
+    if not values:
+        return [f"{setting.key} = []  # {clean(given.origin)}"]
+    inner = [
+        ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())
+        for table in values
+    ]
+    lines = [f"{setting.key} = [", *(f"    {{ {one} }}," for one in inner), f"]  # {clean(given.origin)}"]
+    if any(hook.url is not None for hook in setting.read(given.text)):
+        return [
+            "# Addresses are secret beyond their host, so this is no setting as it stands:",
+            *(f"# {line}" for line in lines),
+        ]
+    return lines
 
 
 def assignment(key: str, value: Any) -> str:
@@ -58,7 +87,7 @@ def assignment(key: str, value: Any) -> str:
 def toml_value(setting: Setting, given: Given) -> Any:
     """Return a value as it is written in TOML: what was typed, but for types that TOML has itself, and full paths."""
     if not given.text:
-        return [] if setting.kind == "list" else ""
+        return [] if setting.kind in {"list", "tables"} else ""
     value = setting.read(given.text)
     if isinstance(value, Path):
         return str(value)
@@ -67,6 +96,8 @@ def toml_value(setting: Setting, given: Given) -> Any:
             return value
         case "list":
             return [str(item) for item in value]
+        case "tables":
+            return [as_table(hook) for hook in value]
         case "text" | "duration" | "size":
             return given.text
 
@@ -119,4 +150,6 @@ def template(environ: Environment) -> str:
         value = assignment(setting.key, toml_value(setting, Given("default", text, "default")))
         lines += ["", f"# {setting.meaning.replace('`', '')}", f"# default: {words}"]
         lines += [f"#{line}" for line in value.splitlines()]
+        if setting.kind == "tables":
+            lines += ["# [[hooks]]", *(f"# {line}" for line in EXAMPLE_HOOK)]
     return "\n".join(lines) + "\n"

@@ -27,6 +27,7 @@ from supervisor.core.replies import Reply
 from supervisor.core.state import Settings, State
 from supervisor.gpu.sim import SimulatedGpus
 from supervisor.kernel import Kernel
+from supervisor.metrics import Metrics
 from supervisor.pump import Pump
 from tests.core.box import container
 from tests.runtime.test_pump import GPUS, Rig, rig
@@ -125,7 +126,12 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, limits: Limits | None = None, unix_socket: Path | None = None) -> AsyncIterator[list[str]]:
+async def serving(
+    app: Any,
+    limits: Limits | None = None,
+    unix_socket: Path | None = None,
+    on_refusal: Callable[[str], None] = lambda _code: None,
+) -> AsyncIterator[list[str]]:
     """Serve an app; yields its addresses."""
     stop = asyncio.Event()
     ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
@@ -137,6 +143,7 @@ async def serving(app: Any, limits: Limits | None = None, unix_socket: Path | No
             unix_socket=unix_socket,
             limits=limits or Limits(),
             on_ready=ready.set_result,
+            on_refusal=on_refusal,
             stop=stop,
         )
     )
@@ -190,10 +197,11 @@ async def house(
     """
     async with _box(containers or (container("a"), container("b")), facts, core) as box:
         made = House(box, Logs())
-        built = build_app(box.pump, mint=TokenMint(secret), logs=made.logs, version="1.2.3", **app)
+        meter = Metrics(box.pump.kernel, box.pump.now, "1.2.3")
+        built = build_app(box.pump, mint=TokenMint(secret), meter=meter, logs=made.logs, version="1.2.3", **app)
         await until(lambda: made.state.durable.first_sync_done)
         async with contextlib.AsyncExitStack() as stack:
-            made.addresses = await stack.enter_async_context(serving(built, limits, unix_socket))
+            made.addresses = await stack.enter_async_context(serving(built, limits, unix_socket, meter.refusal))
             client = httpx.AsyncClient(base_url=made.url, timeout=DEADLINE_S, trust_env=False)
             made.client = await stack.enter_async_context(client)
             yield made
@@ -207,6 +215,7 @@ class ScriptedDesk:
         self.asked: list[Request] = []
         self.gone: list[CallerGone] = []
         self._reply = reply
+        self.meter = Metrics(Kernel(self.state), self.now, "1.2.3")
 
     def next_request_id(self) -> int:
         return len(self.asked) + 1
@@ -235,7 +244,7 @@ class ScriptedDesk:
         self, logs: Callable[[str], Awaitable[str]] | None = None, **options: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Speak to the app over it without a socket in between."""
-        app = build_app(self, mint=TokenMint(SECRET), logs=logs or Logs(), version="1.2.3", **options)
+        app = build_app(self, mint=TokenMint(SECRET), meter=self.meter, logs=logs or Logs(), version="1.2.3", **options)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
             yield client

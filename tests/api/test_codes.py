@@ -130,7 +130,7 @@ def test_an_answer_that_cannot_be_sent_is_taken_back(path):
             return Queued(request.request_id, "l_1", 0)
 
         desk = ScriptedDesk(queued)
-        app = build_app(desk, mint=TokenMint(SECRET), logs=Logs(), version="1")
+        app = build_app(desk, mint=TokenMint(SECRET), meter=desk.meter, logs=Logs(), version="1")
         bodies = iter([{"type": "http.request", "body": b'{"target":"a"}', "more_body": False}])
 
         async def receive() -> dict[str, object]:

@@ -18,6 +18,7 @@ def ask(
 ) -> int:
     """Send one GET through the guard; 200 if it comes through."""
     sent: list[int] = []
+    told: list[str] = []
 
     async def inner(_scope: object, _receive: object, send: object) -> None:
         sent.append(200)
@@ -33,9 +34,10 @@ def ask(
 
     async def story() -> None:
         scope = {"type": "http", "method": "GET", "path": "/status", "headers": raw, "server": server}
-        await Guard(inner, host=host, allowed_hosts=allowed)(scope, receive, send)
+        await Guard(inner, host=host, allowed_hosts=allowed, on_refusal=told.append)(scope, receive, send)
 
     run(story())
+    assert len(told) == (sent[0] >= 400), "a refusal is counted"
     return sent[0]
 
 

@@ -14,6 +14,10 @@ from supervisor.api.problems import Answer
 from supervisor.api.protocol import Limits, bounded
 
 
+def ignore(_code: str) -> None:
+    """Nothing is counted here."""
+
+
 class Wire(asyncio.Transport):
     """A transport that keeps what is written, write by write."""
 
@@ -47,7 +51,7 @@ async def answered(request: bytes, *, of: Answer = ANSWER, by_hand: bool = False
     async def handle(_call: Call) -> Answer:
         return of
 
-    endpoint = Endpoint("/", {"GET": handle})
+    endpoint = Endpoint("/", {"GET": handle}, ignore)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if by_hand:
@@ -56,9 +60,9 @@ async def answered(request: bytes, *, of: Answer = ANSWER, by_hand: bool = False
 
     state = ServerState()
     state.default_headers = [(b"date", b"now")]
-    config = Config(app, http=bounded(Limits()), lifespan="off")
+    config = Config(app, http=bounded(Limits(), ignore), lifespan="off")
     config.load()
-    protocol = bounded(Limits())(config, state, {}, asyncio.get_running_loop())
+    protocol = bounded(Limits(), ignore)(config, state, {}, asyncio.get_running_loop())
     wire = Wire()
     protocol.connection_made(wire)
     protocol.data_received(request)

@@ -25,7 +25,7 @@ async def serve_once(**values: object) -> None:
     stop = asyncio.Event()
     stop.set()
     settings = {"host": "127.0.0.1", "port": 0, "unix_socket": None, "limits": Limits(), "on_ready": lambda _: None}
-    await serve_http(nothing, stop=stop, **{**settings, **values})
+    await serve_http(nothing, stop=stop, on_refusal=lambda _: None, **{**settings, **values})
 
 
 def test_it_listens_on_tcp_and_on_a_unix_socket_of_its_group_at_the_same_time(tmp_path):
@@ -140,7 +140,7 @@ def test_keep_alive_and_pipelined_requests_are_answered_in_order():
         from supervisor.api import build_app
         from tests.api.house import SECRET, Logs, TokenMint
 
-        app = build_app(desk, mint=TokenMint(SECRET), logs=Logs(), version="1")
+        app = build_app(desk, mint=TokenMint(SECRET), meter=desk.meter, logs=Logs(), version="1")
         async with serving(app) as addresses:
             reader, writer = await asyncio.open_connection("127.0.0.1", int(addresses[0].rpartition(":")[2]))
             one = b"POST /v1/lease/t/renew HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -12,6 +12,7 @@ from supervisor.core.model import Gpu
 from supervisor.core.processes import Allowed
 from supervisor.core.values import BadValue
 from supervisor.gpu.choice import GpuChoice, parse_gpus
+from supervisor.hooks.choice import Hook
 from supervisor.settings import SETTINGS, _default_engine, parse_gpu_classes, parse_size_bytes
 
 
@@ -117,6 +118,9 @@ ttl_max = "2h"
 queue_max = 100
 journal_retention = "7d"
 journal_retention_size = "1GiB"
+log_format = "json"
+log_level = "warning"
+hooks = [{name = "phone", url_file = "/run/url", facts = ["alerts", "LeaseEnded"], targets = ["a*"], timeout = 5}]
 """
 EVERY = Config(
     host="::1",
@@ -149,6 +153,17 @@ EVERY = Config(
     queue_max=100,
     journal_retention_ms=7 * 86_400_000,
     journal_retention_bytes=2**30,
+    log_format="json",
+    log_level="warning",
+    hooks=(
+        Hook(
+            name="phone",
+            url_file=Path("/run/url"),
+            facts=("alerts", "LeaseEnded"),
+            targets=("a*",),
+            timeout_ms=5_000,
+        ),
+    ),
 )
 EVERY_TEXT = {
     "host": "::1",
@@ -181,6 +196,9 @@ EVERY_TEXT = {
     "queue_max": "100",
     "journal_retention": "7d",
     "journal_retention_size": "1GiB",
+    "log_format": "json",
+    "log_level": "warning",
+    "hooks": '[{"name":"phone","url_file":"/run/url","facts":["alerts","LeaseEnded"],"targets":["a*"],"timeout":"5s"}]',
 }
 
 

@@ -33,6 +33,8 @@ NOT_RUN = {
     "the image": "a build asks a registry for Python; tests/packaging builds and runs it without a network",
     "the proxies": "the same, and HAProxy's image; tests/packaging runs the supervisor behind both configurations",
     "a bare lease around a training script": "train.py is the reader's; tests/cli/test_acquire.py does the same",
+    "a scrape": "it is Prometheus's own configuration; tests/metrics reads the page as Prometheus does",
+    "a hook": "its receiver is the reader's; tests/hooks reads it as settings, and delivers to real receivers",
     "labels for a service of yours": "the service is the reader's; `check` reads its labels in a test below",
 }
 
