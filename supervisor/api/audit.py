@@ -43,6 +43,7 @@ def _terms_shown(terms: Terms) -> dict[str, Any]:
     """Return what was asked for, but for the digests of the caller's key and body."""
     return {
         "owner": terms.owner,
+        "caller": terms.caller,
         "priority": terms.priority,
         "ttl_ms": terms.ttl_ms,
         "wait_ready": terms.wait_ready,

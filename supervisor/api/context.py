@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from supervisor.api.gate import Gate
 from supervisor.api.logs import REFUSAL_S, LogTails
 from supervisor.api.problems import RequestRefused
 from supervisor.api.times import epoch_s, rfc3339
@@ -20,6 +21,7 @@ class Context(Struct, frozen=True, kw_only=True):
     desk: Desk
     mint: TokenMint
     tails: LogTails
+    gate: Gate
     version: str
 
     def expires_wall_ms(self, granted: Granted) -> int | None:

@@ -1,4 +1,5 @@
-"""The way to the server: where it is (GPU_SUPERVISOR_URL), time limits, and its refusals as errors.
+"""The way to the server: where it is (GPU_SUPERVISOR_URL), with which key (GPU_SUPERVISOR_TOKEN), time limits, and its
+refusals as errors.
 
 Commands that read use ``ask``; ``acquire``, which waits and renews at the same time, uses ``Line``.
 """
@@ -49,7 +50,7 @@ class Server(Struct, frozen=True):
         """What httpx clients are made with. A proxy from the environment is not meant for this machine."""
         return {
             "base_url": "http://localhost" if self.socket else self.url,
-            "headers": {"User-Agent": f"gpu-supervisor/{__version__}"},
+            "headers": {"User-Agent": f"gpu-supervisor/{__version__}", **_key()},
             "timeout": timeout(ANSWER_S),
             "trust_env": False,
         }
@@ -59,6 +60,18 @@ class Server(Struct, frozen=True):
 
     def async_client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=self.socket), **self.options)
+
+
+def _key() -> dict[str, str]:
+    """Return the header with the key of GPU_SUPERVISOR_TOKEN; nothing where there is none.
+
+    Raises:
+        Usage: it cannot stand in a header. What it is is not shown.
+    """
+    key = os.environ.get("GPU_SUPERVISOR_TOKEN", "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise Usage("GPU_SUPERVISOR_TOKEN is no key: it has blanks or other characters that none has", KEY_HINT)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def timeout(answer_s: float | None) -> httpx.Timeout:
@@ -84,6 +97,7 @@ def translated(server: Server) -> Iterator[None]:
         raise Unreachable(f"the server at {server.url} went away ({_reason(error)})", START) from error
 
 
+KEY_HINT = "give it what gpu-supervisor token create printed"
 START = "start one with: gpu-supervisor serve (GPU_SUPERVISOR_URL says where to look)"
 
 

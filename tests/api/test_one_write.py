@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 from supervisor.api.call import Call, Endpoint
 from supervisor.api.problems import Answer
 from supervisor.api.protocol import Limits, bounded
+from tests.api.house import open_gate
 
 
 class Wire(asyncio.Transport):
@@ -47,7 +48,7 @@ async def answered(request: bytes, *, of: Answer = ANSWER, by_hand: bool = False
     async def handle(_call: Call) -> Answer:
         return of
 
-    endpoint = Endpoint("/", {"GET": handle})
+    endpoint = Endpoint("/healthz", {"GET": handle}, open_gate())
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if by_hand:
