@@ -1,8 +1,8 @@
 """Keys: who may drive the supervisor from where nobody vouches for them, and how far: a file, and what of it counts.
 
 ``<data-dir>/tokens`` is written by ``gpu-supervisor token`` on the same machine, whether or not the server runs; the
-server looks at it before every request (one ``stat``, 2 us), so that a revoked key is dead at once and no signal is
-needed. Once there is a file, every caller over TCP needs a key, also when the last one was revoked: nothing opens by
+server looks at it as requests come, and the command returns when it has: a revoked key is dead by then, and no signal
+is needed. Once there is a file, every caller over TCP needs a key, also when the last one was revoked: nothing opens by
 itself. A file that cannot be read, or that went away, changes nothing: the last good one goes on counting.
 
 A key is 256 random bits, so a plain SHA-256 of it is as hard to turn back as the key is to guess: the slow, salted
@@ -18,7 +18,8 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,9 @@ ROLES: tuple[Role, ...] = get_args(Role)
 PREFIX = "gpusk_"
 FILE_NAME = "tokens"
 FILE_MODE = 0o600
+#: The file is looked at once in so many seconds at most: a look takes 3 us, which at each request would be a twentieth
+#: of a renewal.
+LOOK_S = 0.05
 FILE_MAX_BYTES = 4 * 2**20
 KEYS_MAX = 10_000
 ALL = "*"
@@ -264,8 +268,10 @@ class KeyBook:
         KeysUnusable: the file is there and unusable at the start.
     """
 
-    def __init__(self, path: Path, *, needed: bool = False) -> None:
+    def __init__(self, path: Path, *, needed: bool = False, now_s: Callable[[], float] = time.monotonic) -> None:
         self.needed = needed
+        self._now_s = now_s
+        self._look_at_s = 0.0
         self._path = path
         self._at = os.fspath(path)
         self._seen = self._signature()
@@ -274,7 +280,11 @@ class KeyBook:
             self._take(read_keys(path))
 
     def look(self) -> None:
-        """Take over the file if it has changed. Once for each request: it must cost next to nothing."""
+        """Take over the file if it has changed. Called for each request."""
+        now_s = self._now_s()
+        if now_s < self._look_at_s:
+            return
+        self._look_at_s = now_s + LOOK_S
         seen = self._signature()
         if seen == self._seen:
             return

@@ -29,7 +29,7 @@ from starlette.types import Scope
 from supervisor.api.problems import Headers, RequestRefused, refuse
 from supervisor.api.roles import UNMETERED, needed
 from supervisor.api.throttle import Guesses, Meter
-from supervisor.keys import ALL, ROLES, Key, KeyBook, Role, digest, reaches
+from supervisor.keys import ALL, ROLES, KeyBook, Role, digest, reaches
 from supervisor.peers import Peer
 
 #: The key of a scope under which its caller is.
@@ -146,7 +146,7 @@ class Gate:
         if key.expired(self._wall_s()):
             raise _unauthorized(f"the key {key.name} has expired", role)
         self._guesses.right(origin, key_digest)
-        return _holder(key)
+        return _holder(key.name, key.role, key.targets)
 
 
 # ---- callers, made once
@@ -165,8 +165,8 @@ def _user(uid: int, role: Role | None) -> Caller:
 
 
 @lru_cache(maxsize=KNOWN_MAX)
-def _holder(key: Key) -> Caller:
-    return Caller(name=f"key {key.name}", scope=f"key {key.name}", role=key.role, targets=key.targets)
+def _holder(name: str, role: Role, targets: tuple[str, ...]) -> Caller:
+    return Caller(name=f"key {name}", scope=f"key {name}", role=role, targets=targets)
 
 
 # ---- what came in

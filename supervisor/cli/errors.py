@@ -98,9 +98,9 @@ HINTS = {
     "engine_unavailable": "see whether Docker runs: docker ps",
     "gpu_dirty": "see what still uses it: gpu-supervisor status",
     "journal_damaged": "see what is left with: gpu-supervisor journal verify",
-    "unauthorized": "put a key into GPU_SUPERVISOR_TOKEN; on the server's machine this makes one: "
+    "unauthorized": "put a key into GPU_SUPERVISOR_TOKEN; on the server's machine: "
     "gpu-supervisor token create NAME --role ROLE",
-    "forbidden: needed_role": "put a key of that role into GPU_SUPERVISOR_TOKEN; on the server's machine this makes one: "
+    "forbidden: needed_role": "put a key of that role into GPU_SUPERVISOR_TOKEN; on the server's machine: "
     "gpu-supervisor token create NAME --role ROLE",
     "forbidden: target": "see what each key is for, on the server's machine: gpu-supervisor token list",
     "forbidden": "see --allowed-hosts in the README",

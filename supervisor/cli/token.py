@@ -13,6 +13,7 @@ from supervisor.cli.output import Grid, answer, answer_json, clean, say, show
 from supervisor.config import gather
 from supervisor.core.values import BadValue, parse_duration_ms
 from supervisor.keys import (
+    LOOK_S,
     Key,
     configured,
     create,
@@ -49,6 +50,7 @@ def create_key(
         raise Usage(str(error), error.hint) from error
     first = not configured(directory)
     key, text = create(directory, *parsed, _end(expires))
+    time.sleep(LOOK_S)  # whoever uses it next finds it in force
     if as_json:
         answer_json({"token": text, **_document(key)})
         return
@@ -109,6 +111,7 @@ def revoke_key(name: str, data_dir: str | None, file: Path | None, *, as_json: b
     """
     directory = _directory(data_dir, file)
     key, left = revoke(directory, name)
+    time.sleep(LOOK_S)  # whoever goes on after this can rely on it
     if as_json:
         answer_json({"revoked": key.name, "left": left})
         return
