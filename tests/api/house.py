@@ -95,6 +95,7 @@ class House:
         self.logs = logs
         self.addresses: list[str] = []
         self.client: httpx.AsyncClient
+        self.app: Any = None
         self.gone: list[CallerGone] = []
         hang_up = self.pump.hang_up
 
@@ -200,6 +201,7 @@ async def house(
         built = build_app(
             box.pump, mint=TokenMint(secret), logs=made.logs, version="1.2.3", **{"gate": open_gate(), **app}
         )
+        made.app = built
         await until(lambda: made.state.durable.first_sync_done)
         async with contextlib.AsyncExitStack() as stack:
             made.addresses = await stack.enter_async_context(serving(built, limits, unix_socket))
