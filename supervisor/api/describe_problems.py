@@ -88,8 +88,8 @@ PROBLEMS: dict[str, ProblemText] = {
     "unauthorized": ProblemText(
         "Send a key that is known and has not expired, as `Authorization: Bearer` or `X-API-Key`; `needed_role` says "
         "what it must be good for. On the supervisor's machine `gpu-supervisor token create` makes one.",
-        "a key is needed here; who runs the supervisor makes one with: gpu-supervisor token create NAME --role lease, "
-        "and it is sent as Authorization: Bearer or X-API-Key",
+        "a key is needed here: send one of the role lease as Authorization: Bearer or X-API-Key; gpu-supervisor token "
+        "create makes one",
         {"needed_role": "lease"},
     ),
     "forbidden": ProblemText(

@@ -142,7 +142,7 @@ class Gate:
         key = self._book.find(key_digest)
         if key is None:
             self._guesses.wrong(origin, self._now_s())
-            raise _unauthorized("this key is not known here: it was revoked, or never was", role)
+            raise _unauthorized("this key is not known here (it was revoked, or never was)", role)
         if key.expired(self._wall_s()):
             raise _unauthorized(f"the key {key.name} has expired", role)
         self._guesses.right(origin, key_digest)
@@ -216,10 +216,10 @@ def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _unauthorized(why: str, role: Role) -> RequestRefused:
-    how = f"who runs the supervisor makes one with: gpu-supervisor token create NAME --role {role}"
+    how = f"send one of the role {role} as Authorization: Bearer or X-API-Key; gpu-supervisor token create makes one"
     return refuse(
         "unauthorized",
-        f"{why}; {how}, and it is sent as Authorization: Bearer or X-API-Key",
+        f"{why}: {how}",
         headers=CHALLENGE,
         needed_role=role,
     )
