@@ -57,6 +57,7 @@ class Lease:
         wait_s: How long to wait in the queue. The place is kept while the line is cut for less than a claim window.
         ready_s: How long the target may take to become healthy.
         on_lost: Called once, from another thread, if the lease ends while it is held: stop using the GPU then.
+        key: Where the supervisor asks for one; else that of GPU_SUPERVISOR_TOKEN.
 
     Raises:
         Refused: it cannot be had, or not within ``wait_s``.
@@ -74,8 +75,10 @@ class Lease:
         ready_s: int = 900,
         on_lost: Callable[[], None] | None = None,
         url: str | None = None,
+        key: str | None = None,
     ) -> None:
         self.url = url or os.environ.get("GPU_SUPERVISOR_URL") or DEFAULT_URL
+        self._key = key or os.environ.get("GPU_SUPERVISOR_TOKEN")
         self.answer: dict[str, Any] = {}
         self.lost = threading.Event()
         self._wish = {
@@ -158,7 +161,8 @@ class Lease:
         try:
             content = None if body is None else json.dumps(body)
             kind = {} if body is None else {"Content-Type": "application/json"}
-            line.request(method, path, content, {**kind, **(headers or {})})
+            who = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+            line.request(method, path, content, {**kind, **who, **(headers or {})})
             response = line.getresponse()
             answer = json.loads(response.read())
         finally:

@@ -23,6 +23,7 @@ from supervisor.core.processes import Allowed, Policy
 from supervisor.core.values import BadValue, shown
 from supervisor.gpu.choice import GpuChoice
 from supervisor.hooks.choice import Hook
+from supervisor.keys import Role, configured
 from supervisor.settings import (
     BY_KEY,
     ENVIRONMENT_PREFIX,
@@ -35,8 +36,8 @@ from supervisor.settings import (
 
 __all__ = ["Config", "ConfigError", "Given", "Layers", "gather", "load", "user_file"]
 
-#: Variables that are none of the server's settings: where the commands find it, and where its file is.
-OTHER_VARIABLES = frozenset({"GPU_SUPERVISOR_URL", "GPU_SUPERVISOR_CONFIG"})
+#: Variables that are none of the server's settings: where the commands find it, with which key, and where its file is.
+OTHER_VARIABLES = frozenset({"GPU_SUPERVISOR_URL", "GPU_SUPERVISOR_TOKEN", "GPU_SUPERVISOR_CONFIG"})
 SYSTEM_FILE = Path("/etc/gpu-supervisor/config.toml")
 
 
@@ -52,6 +53,10 @@ class Config(Struct, frozen=True, kw_only=True):
     host: str
     port: int
     socket: Path | None
+    socket_role: Role | None
+    caller_leases: int
+    caller_tickets: int
+    caller_requests: float
     data_dir: Path
     docker_host: str
     docker_write_host: str | None
@@ -82,6 +87,11 @@ class Config(Struct, frozen=True, kw_only=True):
     log_format: Literal["text", "json"]
     log_level: Literal["debug", "info", "warning", "error"]
     hooks: tuple[Hook, ...]
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether it must not listen without keys: others than this machine could reach it."""
+        return not self.allow_remote and not is_loopback(self.host)
 
 
 # ---- the layers
@@ -258,11 +268,12 @@ def _value(setting: Setting, given: Given) -> Any:
 
 def _check(config: Config, given: Mapping[str, Given]) -> None:
     """Refuse what is well-formed and still cannot be meant."""
-    if not config.allow_remote and not is_loopback(config.host):
+    if config.needs_keys and not configured(config.data_dir):
         raise ConfigError(
-            f"{given['host'].where}: {config.host} is not a loopback address, and there are no API tokens yet: "
-            "everybody who reaches it could start and stop your containers",
-            "listen on 127.0.0.1 and put a proxy with a login before it, or say --allow-remote",
+            f"{given['host'].where}: {config.host} is not a loopback address, and there are no keys in "
+            f"{config.data_dir}: everybody who reaches it could start and stop your containers",
+            "make one first: gpu-supervisor token create NAME --role lease (with the same --data-dir); or listen on "
+            "127.0.0.1 behind a proxy with a login, or say --allow-remote",
         )
     if config.ttl_min_ms > config.ttl_max_ms:
         raise ConfigError(

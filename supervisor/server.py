@@ -16,6 +16,7 @@ import uvloop
 
 from supervisor import __version__
 from supervisor.api import build_app
+from supervisor.api.gate import Gate
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint, load_secret
 from supervisor.clock import Clock, read_boot_id
@@ -31,6 +32,7 @@ from supervisor.gpu.sources import open_gpus
 from supervisor.hooks.delivery import Hooks
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
+from supervisor.keys import KeyBook, keys_file
 from supervisor.log import tell_decision
 from supervisor.metrics import Metrics
 from supervisor.metrics.timed import TimedEngine, TimedJournal
@@ -96,6 +98,8 @@ def core_settings(config: Config) -> Settings:
         process_allow=config.processes_allow,
         process_spare_root=not config.processes_include_root,
         process_spare_graphics=not config.processes_include_graphics,
+        caller_leases=config.caller_leases,
+        caller_tickets=config.caller_tickets,
     )
 
 
@@ -138,6 +142,11 @@ async def _run(config: Config, journal: Journal) -> int:
         meter=metrics,
         logs=_log_reader(engine),
         version=__version__,
+        gate=Gate(
+            KeyBook(keys_file(config.data_dir), needed=config.needs_keys),
+            socket_role=config.socket_role,
+            requests_per_s=config.caller_requests,
+        ),
         host=config.host,
         allowed_hosts=config.allowed_hosts,
     )

@@ -27,6 +27,7 @@ from supervisor.core.values import (
 )
 from supervisor.gpu.choice import parse_gpus
 from supervisor.hooks.choice import parse_hooks
+from supervisor.keys import Role, parse_role
 
 ENVIRONMENT_PREFIX = "GPU_SUPERVISOR_"
 PLACEMENTS = ("pack", "spread")
@@ -97,6 +98,10 @@ def _points(hint: str) -> Callable[[str], float]:
         return float(text)
 
     return read
+
+
+def _parse_socket_role(text: str) -> Role | None:
+    return None if text == "none" else parse_role(text)
 
 
 def _parse_headroom(text: str) -> int:
@@ -242,9 +247,42 @@ def _default_engine(environ: Environment) -> str:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("host", _parse_host, "127.0.0.1", "address to listen on; another than loopback needs `allow_remote`"),
+    Setting(
+        "host",
+        _parse_host,
+        "127.0.0.1",
+        "address to listen on; another than loopback needs a key (`token create`), or `allow_remote`",
+    ),
     Setting("port", lambda text: parse_int(text, 0, 65535), "8080", "TCP port; 0 takes a free one", "integer"),
     Setting("socket", _parse_socket, "", "path of a unix socket to listen on as well (mode 0660)"),
+    Setting(
+        "socket_role",
+        _parse_socket_role,
+        "lease",
+        "once there are keys: what users other than root and the supervisor's own may do over the unix socket without "
+        "one: `none`, `read`, `lease` or `admin`",
+    ),
+    Setting(
+        "caller_leases",
+        lambda text: parse_int(text, 0, 1_000_000),
+        "0",
+        "most leases and tickets of one caller (a key, a user of the unix socket, an address) together; 0: no limit",
+        "integer",
+    ),
+    Setting(
+        "caller_tickets",
+        lambda text: parse_int(text, 0, 1_000_000),
+        "0",
+        "most tickets of one caller; 0: no limit",
+        "integer",
+    ),
+    Setting(
+        "caller_requests",
+        _points("write requests per second: 10, 0.5, or 0 for no limit"),
+        "0",
+        "most requests per second of one caller, but for renewals and releases; 0: no limit",
+        "number",
+    ),
     Setting(
         "data_dir",
         _parse_path,
@@ -369,7 +407,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("processes_include_graphics", parse_bool, "false", "terminate what draws a screen as well", "boolean"),
     Setting("allowed_hosts", _parse_hosts, "", "more names that a `Host` header may carry, with commas", "list"),
     Setting(
-        "allow_remote", parse_bool, "false", "listen beyond loopback, where everybody may do everything", "boolean"
+        "allow_remote",
+        parse_bool,
+        "false",
+        "listen beyond loopback without keys: everybody may do everything",
+        "boolean",
     ),
     Setting("label_prefix", _parse_prefix, "gpu.", "what the names of the labels begin with"),
     Setting("ttl_min", _parse_wait, "10s", "shortest TTL of a lease", "duration", field="ttl_min_ms"),

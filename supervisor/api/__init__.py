@@ -11,10 +11,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from supervisor.api import describe_routes, leasing, plain, reading
 from supervisor.api.call import Call, Endpoint, refused, send_answer
 from supervisor.api.context import Context, Meter
+from supervisor.api.gate import Gate
 from supervisor.api.guard import Guard
 from supervisor.api.logs import LogTails
 from supervisor.api.openapi import not_described
 from supervisor.api.problems import Answer, refuse
+from supervisor.api.roles import NEEDED
 from supervisor.api.stream import EventsEndpoint
 from supervisor.api.tokens import TokenMint
 from supervisor.api.views.kept import Kept
@@ -58,6 +60,8 @@ STREAMS = frozenset({"/v1/events"})
 
 _lonely = not_described((method, path) for path, handlers in ROUTES.items() for method in handlers)
 assert not _lonely, f"a route without a description in api/describe.py, or the other way round: {sorted(_lonely)}"
+_unguarded = {(method, path) for path, handlers in ROUTES.items() for method in handlers} ^ NEEDED.keys()
+assert not _unguarded, f"a route without a role in api/roles.py, or the other way round: {sorted(_unguarded)}"
 
 
 def build_app(
@@ -67,6 +71,7 @@ def build_app(
     meter: Meter,
     logs: Callable[[str], Awaitable[str]],
     version: str,
+    gate: Gate,
     host: str = "127.0.0.1",
     allowed_hosts: Iterable[str] = (),
 ) -> ASGIApp:
@@ -74,11 +79,12 @@ def build_app(
 
     Args:
         meter: Counts refusals, and has the page of metrics.
+        gate: Says who may do what.
         logs: Returns the last log lines of a container (by id); its trouble is nobody else's.
         host: The address that it will listen on; as a ``Host`` it is ours, like the names of loopback.
         allowed_hosts: More names that are ours.
     """
-    api = Context(desk=desk, meter=meter, mint=mint, tails=LogTails(logs), version=version, kept=Kept())
+    api = Context(desk=desk, meter=meter, mint=mint, tails=LogTails(logs), gate=gate, version=version, kept=Kept())
     routes = [Route(path, _endpoint(api, path, handlers)) for path, handlers in ROUTES.items()]
     # A redirect to a path with a slash would carry the token that the path holds into a header.
     router = Router(routes, redirect_slashes=False, default=partial(_not_found, meter))
@@ -87,7 +93,9 @@ def build_app(
 
 def _endpoint(api: Context, path: str, handlers: dict[str, RouteHandler]) -> ASGIApp:
     bound = {method: partial(handler, api) for method, handler in handlers.items()}
-    return EventsEndpoint(api, path, bound["GET"]) if path in STREAMS else Endpoint(path, bound, api.meter.refusal)
+    if path in STREAMS:
+        return EventsEndpoint(api, path, bound["GET"])
+    return Endpoint(path, bound, api.gate, api.meter.refusal)
 
 
 async def _not_found(meter: Meter, _scope: Scope, _receive: Receive, send: Send) -> None:

@@ -61,6 +61,7 @@ def _terms_shown(terms: Terms) -> dict[str, Any]:
         }
     return bare | {
         "owner": terms.owner,
+        "caller": terms.caller,
         "priority": terms.priority,
         "ttl_ms": terms.ttl_ms,
         "wait_ready": terms.wait_ready,

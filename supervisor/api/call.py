@@ -11,6 +11,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from supervisor.api.bodies import CallerHungUp, decode_body, decode_query, read_body
+from supervisor.api.gate import CALLER, Caller, Gate
 from supervisor.api.problems import Answer, RequestRefused, internal_error, problem, refuse
 from supervisor.api.schemas import Body
 from supervisor.core.inputs import Request
@@ -44,9 +45,11 @@ class Call:
     # ---- what came in
 
     @property
-    def caller(self) -> str:
-        """Who asks, for the scope of idempotency keys. API tokens will put a name here; all of this machine is one."""
-        return str(self.scope.get("gpu_supervisor.caller", "local"))
+    def caller(self) -> Caller:
+        """Who asks. Only where a role is needed: what is open to everybody does not ask."""
+        caller = self.scope[CALLER]
+        assert isinstance(caller, Caller)
+        return caller
 
     @property
     def peer(self) -> Peer | None:
@@ -147,13 +150,16 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 
 class Endpoint:
-    """All methods of one path as one ASGI app. ``path`` is its pattern: a real path may hold a token.
+    """All methods of one path as one ASGI app, behind the gate. ``path`` is its pattern: a real one holds tokens.
 
     ``on_refusal`` is told the code of every problem that is answered.
     """
 
-    def __init__(self, path: str, handlers: Mapping[str, Handler], on_refusal: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: str, handlers: Mapping[str, Handler], gate: Gate, on_refusal: Callable[[str], None]
+    ) -> None:
         self._path = path
+        self._gate = gate
         self._on_refusal = on_refusal
         self._handlers = dict(handlers)
         if "GET" in handlers:
@@ -187,6 +193,7 @@ class Endpoint:
             self._on_refusal("method_not_allowed")
             return refused(refuse("method_not_allowed", detail, headers=((b"allow", self._allow),)))
         try:
+            self._gate.admit(call.scope, self._path)
             return await handler(call)
         except RequestRefused as refusal:
             self._on_refusal(refusal.refusal.code)

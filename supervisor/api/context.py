@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from supervisor.api.gate import Gate
 from supervisor.api.logs import REFUSAL_S, LogTails
 from supervisor.api.problems import RequestRefused
 from supervisor.api.times import epoch_s, rfc3339
@@ -33,6 +34,7 @@ class Context(Struct, frozen=True, kw_only=True):
     meter: Meter
     mint: TokenMint
     tails: LogTails
+    gate: Gate
     version: str
     kept: Kept
 

@@ -108,6 +108,8 @@ EVERYWHERE = frozenset(
         "overloaded",
     }
 )
+#: Wherever a role is needed.
+KEYED = frozenset({"unauthorized", "too_many_requests"})
 _OVER = frozenset({"shutting_down", "journal_damaged"})
 _STANDSTILL = _OVER | {"storage_full", "gpu_unavailable"}
 _NOT_NOW = frozenset({"engine_unavailable", "gpu_dirty"})
@@ -214,7 +216,7 @@ OPERATIONS: dict[Key, Operation] = {
                 ),
             ),
         },
-        codes=_ASKING | {"queue_full", "scheduler_timeout", "idempotency_conflict"},
+        codes=_ASKING | {"queue_full", "caller_limit", "scheduler_timeout", "idempotency_conflict"},
     ),
     ("GET", "/v1/lease/{token}"): Operation(
         id="lookAtLease",
@@ -310,14 +312,14 @@ OPERATIONS: dict[Key, Operation] = {
                 ),
             )
         },
-        codes=_ASKING | {"queue_full", "lease_mismatch", "target_mismatch"},
+        codes=_ASKING | {"queue_full", "caller_limit", "lease_mismatch", "target_mismatch"},
     ),
     ("POST", "/release"): Operation(
         id="release",
         tag="plain",
         summary="Give a lease back, cancel a ticket, or take a lease away",
         description="With `lease_token` one's own; with `force` somebody else's lease, of `target` where there are "
-        "several. The target stays resident until something needs the room.",
+        "several, which needs the role `admin`. The target stays resident until something needs the room.",
         body=ReleaseBody,
         body_needed=True,
         requests={

@@ -72,6 +72,7 @@ FIELDS: dict[str, str] = {
     "granted_mib": "What is promised of it to leases, open claim windows and residents, in MiB; null if nobody knows.",
     "groups": "The groups that it is in, for the sharing of others.",
     "granted_at": "When it was granted (RFC 3339, UTC).",
+    "held": "How many leases and tickets, or how many tickets, the caller has.",
     "health": "Docker's word for its health; `none` without a healthcheck.",
     "healthy_container_count": "Its containers that run and are healthy.",
     "hint": "What to do about it; may be empty.",
@@ -99,6 +100,7 @@ FIELDS: dict[str, str] = {
     "min_residency_seconds": "For how many seconds it is not evicted after it was loaded; null: it may be at once.",
     "mode": "What happens to an unleased start: `stop`, `observe`, or `adopt`.",
     "name": "Its name.",
+    "needed_role": "The role that it needs.",
     "needed_mib": "What it declares to need, in MiB.",
     "no_healthcheck_container_count": "Its containers that have no healthcheck.",
     "one_off": "Whether it is one of `docker compose run`: enforced, never started by the supervisor.",
@@ -237,6 +239,7 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("ProblemDetails", "expires_at"): "When the holder's lease ends unless it is renewed: RFC 3339 under `/v1`, epoch "
     "seconds on the plain paths; null: it has no TTL now.",
     ("ProblemDetails", "gpus"): "The GPUs that cannot be used.",
+    ("ProblemDetails", "limit"): "How many it may have.",
     ("ProblemDetails", "owner"): "Who holds the GPU, or may claim it.",
     ("ProblemDetails", "status"): "The HTTP status.",
     ("ProblemDetails", "target"): "The target that was asked for; null for a bare lease.",

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from supervisor.core.errors import CODES
 from supervisor.core.model import Problem
+from supervisor.keys import Role
 
 
 class ForeignProcess(Struct, frozen=True, kw_only=True):
@@ -55,6 +56,9 @@ class ProblemDetails(Struct, frozen=True, kw_only=True):
     gpu_class: str | UnsetType = UNSET
     devices: tuple[str, ...] | UnsetType = UNSET
     evictable_at: str | int | UnsetType = UNSET
+    needed_role: Role | UnsetType = UNSET
+    held: int | UnsetType = UNSET
+    limit: int | UnsetType = UNSET
     container: str | UnsetType | None = UNSET
     logs_tail: str | UnsetType = UNSET
 
@@ -67,11 +71,10 @@ class ProblemText(Struct, frozen=True):
     context: dict[str, Any] = {}
 
 
-#: Codes that are answered beside the described operations: another path, another method, and what API tokens will.
-BESIDE_OPERATIONS: dict[str, Literal["no path", "no method", "not yet"]] = {
+#: Codes that are answered beside the described operations: another path, and another method.
+BESIDE_OPERATIONS: dict[str, Literal["no path", "no method"]] = {
     "not_found": "no path",
     "method_not_allowed": "no method",
-    "unauthorized": "not yet",
 }
 
 _BUSY = {"holder": "comfyui", "owner": "bob", "queue_length": 1, "expires_at": "2026-11-21T10:05:00.000Z"}
@@ -83,12 +86,17 @@ PROBLEMS: dict[str, ProblemText] = {
         {"field": "ttl_seconds"},
     ),
     "unauthorized": ProblemText(
-        "Reserved for API tokens, which do not exist yet.",
-        "an API token is needed",
+        "Send a key that is known and has not expired, as `Authorization: Bearer` or `X-API-Key`; `needed_role` says "
+        "what it must be good for. On the supervisor's machine `gpu-supervisor token create` makes one.",
+        "a key is needed here: send one of the role lease as Authorization: Bearer or X-API-Key; gpu-supervisor token "
+        "create makes one",
+        {"needed_role": "lease"},
     ),
     "forbidden": ProblemText(
-        "Ask under a name of this server (`--allowed-hosts` adds names), and not from a web page of another site.",
-        "this Host is not one of this server's names; --allowed-hosts adds names that it is known by",
+        "Use a key of the role that `needed_role` names, and for this target. Without either: ask under a name of this "
+        "server (`--allowed-hosts` adds names), and not from a web page of another site.",
+        "this needs the role admin, and key ci has the role lease",
+        {"needed_role": "admin"},
     ),
     "lease_unknown": ProblemText(
         "Ask for a new lease: this token stands for nothing any more. `reason` says how it ended, where that is "
@@ -167,6 +175,17 @@ PROBLEMS: dict[str, ProblemText] = {
                 }
             ]
         },
+    ),
+    "caller_limit": ProblemText(
+        "Give a lease back or cancel a ticket first: one caller may have `limit` of them, and has `held` (settings "
+        "`caller_leases`, `caller_tickets`).",
+        "key ci has 4 leases and tickets, and may have 4: give one back first",
+        {"held": 4, "limit": 4},
+    ),
+    "too_many_requests": ProblemText(
+        "Wait as long as `Retry-After` says: too many wrong keys came from this address, or this caller sends more "
+        "requests than it may (setting `caller_requests`).",
+        "key ci sends more requests than it may: try again in 1 s",
     ),
     "headers_too_large": ProblemText("Send fewer or shorter headers.", "a request's headers have at most 32768 bytes"),
     "internal_error": ProblemText(

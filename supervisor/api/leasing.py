@@ -39,24 +39,25 @@ async def lease(api: Context, call: Call) -> Answer:
     """Ask for a lease; a retry with the same Idempotency-Key gets the first answer, with the same token."""
     body = await call.body(LeaseBody)
     target = _target(body)
+    call.caller.require_target(target)
     key = _idempotency_key(call)
     tie = await _tie(call, body, target) if body.pid is not None else None
     if body.dry_run:
-        return await _dry_run(api, body, target)
+        return await _dry_run(api, call, body, target)
     id_ = api.mint.new_id()
     fresh = api.mint.new_token() if key is None else None
 
     def token_of(of: str) -> str:
-        return fresh if fresh is not None else api.mint.derived_token(call.caller, key or "", of)
+        return fresh if fresh is not None else api.mint.derived_token(call.caller.scope, key or "", of)
 
     request = Acquire(
         request_id=api.desk.next_request_id(),
         id=id_,
         token_hash=digest(token_of(id_)),
         terms=msgspec.structs.replace(
-            _terms(body, target),
+            _terms(call, body, target),
             tie=tie,
-            scope=key_scope(call.caller, key) if key is not None else None,
+            scope=key_scope(call.caller.scope, key) if key is not None else None,
             body=_fingerprint(body, target) if key is not None else None,
         ),
         priority_given=body.priority is not None,
@@ -78,13 +79,13 @@ async def lease(api: Context, call: Call) -> Answer:
             raise AssertionError(f"no answer to an acquire: {other}")
 
 
-async def _dry_run(api: Context, body: LeaseBody, target: str | None) -> Answer:
-    terms = _terms(body, target)
+async def _dry_run(api: Context, call: Call, body: LeaseBody, target: str | None) -> Answer:
+    terms = _terms(call, body, target)
     given = body.priority is not None
     return answer(await api.desk.read(lambda state, now: forecast_view(state, now, terms, priority_given=given)))
 
 
-def _terms(body: LeaseBody, target: str | None) -> Terms:
+def _terms(call: Call, body: LeaseBody, target: str | None) -> Terms:
     return Terms(
         target=target,
         owner=printable("owner", body.owner),
@@ -95,6 +96,7 @@ def _terms(body: LeaseBody, target: str | None) -> Terms:
         gpus=body.gpus,
         vram_mib=body.vram_mib,
         gpu_class=_gpu_class(body),
+        caller=call.caller.name,
     )
 
 
@@ -245,7 +247,8 @@ async def renew(api: Context, call: Call) -> Answer:
 
 async def give_back(api: Context, call: Call) -> Answer:
     await call.body_or(EmptyBody())
-    reply = await api.desk.ask(Release(api.desk.next_request_id(), digest(call.param("token"))))
+    request = Release(api.desk.next_request_id(), digest(call.param("token")), call.caller.name)
+    reply = await api.desk.ask(request)
     if isinstance(reply, Refused):
         raise await api.refusal(reply)
     assert isinstance(reply, Released), f"no answer to a release: {reply}"

@@ -14,13 +14,15 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 from msgspec import NODEFAULT, Struct
 
-from supervisor.api.describe import EVERYWHERE, OPERATIONS, TAGS, Key, Operation, Param, Shown
+from supervisor.api.describe import EVERYWHERE, KEYED, OPERATIONS, TAGS, Key, Operation, Param, Shown
 from supervisor.api.describe_fields import CHECKED, meaning
 from supervisor.api.describe_problems import BESIDE_OPERATIONS, PROBLEMS, ProblemDetails
 from supervisor.api.problems import PROBLEM_JSON, RETRY_AFTER_S
+from supervisor.api.roles import NEEDED
 from supervisor.core.errors import CODES
 
 Json = dict[str, Any]
+ROLE_OF = {row.id: NEEDED[key] for key, row in OPERATIONS.items()}
 
 REF = "#/components/schemas/{name}"
 _ABOUT = """\
@@ -33,9 +35,19 @@ those that you don't know. Every GET answers HEAD too.
 Errors are `application/problem+json` (RFC 9457) with a stable `code`, a sentence in `detail`, and `retryable`. \
 `Retry-After` says in how many seconds it is worth another try, where that is known.
 
-There are no API tokens yet: whoever reaches it may do everything. A foreign `Host` or `Origin` and a cross-site \
-`Sec-Fetch-Site` are refused.
+As long as no keys were made (`gpu-supervisor token create`), whoever reaches it may do everything. From the first one \
+on a request needs a key, as `Authorization: Bearer` or `X-API-Key`, with the role that its operation has (`x-role`): \
+`read` < `lease` < `admin`; over the unix socket the user id may stand for one. A lease's token is needed beside it. A \
+foreign `Host` or `Origin` and a cross-site `Sec-Fetch-Site` are refused.
 """
+
+
+SCHEMES: Json = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key. Its role and targets bound what it may do."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
+#: None at all will do as long as no keys were made, and where the user id stands for one.
+KEYED_BY: list[Json] = [{"bearer": []}, {"apiKey": []}, {}]
 
 
 def document(version: str) -> Json:
@@ -44,11 +56,12 @@ def document(version: str) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "GPU supervisor", "version": version, "description": _ABOUT, "license": {"name": "MIT"}},
         "servers": [{"url": "/"}],
-        "security": [],
+        "security": KEYED_BY,
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": _paths(),
         "components": {
             "schemas": _schemas(),
+            "securitySchemes": SCHEMES,
             "examples": {code: _problem_example(code) for code in PROBLEMS},
             "headers": {
                 "RetryAfter": {
@@ -68,7 +81,8 @@ def not_described(routes: Iterable[Key]) -> set[Key]:
 
 def codes_of(operation: Operation) -> list[str]:
     """Return every code that an operation can answer, in the order of the table of codes."""
-    return [code for code in CODES if code in operation.codes | EVERYWHERE]
+    keyed = frozenset() if ROLE_OF[operation.id] is None else KEYED
+    return [code for code in CODES if code in operation.codes | EVERYWHERE | keyed]
 
 
 # ---- paths
@@ -85,6 +99,11 @@ def _operation(row: Operation) -> Json:
     said: Json = {"operationId": row.id, "tags": [row.tag], "summary": row.summary}
     if row.description:
         said["description"] = row.description
+    role = ROLE_OF[row.id]
+    if role is None:
+        said["security"] = []
+    else:
+        said["x-role"] = role
     parameters = [
         *(_parameter(param, "path") for param in row.path),
         *(_query_parameters(row.query) if row.query is not None else ()),

@@ -61,8 +61,9 @@ async def acquire(api: Context, call: Call) -> Answer:
     token = body.lease_token
     request: Acquire | Claim
     if token is None:
+        call.caller.require_target(target)
         token = api.mint.new_token()
-        request = _fresh(api, body, target, token)
+        request = _fresh(api, call, body, target, token)
     else:
         request = Claim(
             request_id=api.desk.next_request_id(),
@@ -93,7 +94,7 @@ async def acquire(api: Context, call: Call) -> Answer:
             raise AssertionError(f"no answer to an acquire: {other}")
 
 
-def _fresh(api: Context, body: AcquireBody, target: str, token: str) -> Acquire:
+def _fresh(api: Context, call: Call, body: AcquireBody, target: str, token: str) -> Acquire:
     ttl_s = body.lease_ttl_s if body.lease_ttl_s is not None else DEFAULT_TTL_S
     return Acquire(
         request_id=api.desk.next_request_id(),
@@ -106,6 +107,7 @@ def _fresh(api: Context, body: AcquireBody, target: str, token: str) -> Acquire:
             ttl_ms=ttl_s * 1000,
             wait_ready=body.wait_ready,
             ready_timeout_ms=body.wait_s * 1000,
+            caller=call.caller.name,
         ),
         priority_given=body.priority is not None,
         on_busy="ticket" if body.priority is not None else "refuse",
@@ -146,10 +148,15 @@ async def release(api: Context, call: Call) -> Answer:
     request_id = api.desk.next_request_id()
     request: Release | ForceRelease
     if body.lease_token is not None:
-        request = Release(request_id, digest(body.lease_token))
+        request = Release(request_id, digest(body.lease_token), call.caller.name)
     else:
         target = target_name("target", body.target) if body.target is not None else None
-        request = ForceRelease(request_id, target)
+        call.caller.require("admin")
+        if target is not None:
+            call.caller.require_target(target)
+        else:
+            call.caller.require_all("a forced release that names no target")
+        request = ForceRelease(request_id, target, call.caller.name)
     reply = await api.desk.ask(request)
     if isinstance(reply, Refused):
         raise await api.refusal(reply, plain=True)

@@ -13,7 +13,7 @@ JSON = b"application/json"
 PROBLEM_JSON = b"application/problem+json"
 Headers = tuple[tuple[bytes, bytes], ...]
 
-#: Seconds after which the same request is worth another try, where that is known at all.
+#: Seconds after which the same request is worth another try at the earliest, where that is known at all.
 RETRY_AFTER_S = {
     "gpu_busy": 5,
     "engine_unavailable": 2,
@@ -23,6 +23,8 @@ RETRY_AFTER_S = {
     "shutting_down": 2,
     "storage_full": 5,
     "overloaded": 2,
+    "caller_limit": 5,
+    "too_many_requests": 1,
 }
 #: Longer sentences are cut: what is said of a 64 KiB body must not be as long as it.
 DETAIL_MAX = 1_000
@@ -62,7 +64,7 @@ def problem(refusal: Refusal, headers: Headers = ()) -> Answer:
         "retryable": refusal.retryable,
     }
     retry_after_s = RETRY_AFTER_S.get(refusal.code)
-    if retry_after_s is not None:
+    if retry_after_s is not None and not any(name == b"retry-after" for name, _ in headers):
         headers = (*headers, (b"retry-after", str(retry_after_s).encode()))
     beside = {name: value for name, value in refusal.context.items() if name not in fields}
     if beside.get("needed_mib", 0) is None:

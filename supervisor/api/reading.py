@@ -58,7 +58,8 @@ async def evict(api: Context, call: Call) -> Answer:
     """Stop a resident target now."""
     await call.body_or(EmptyBody())
     name = target_name("target", call.param("name"))
-    reply = await api.desk.ask(Evict(api.desk.next_request_id(), name))
+    call.caller.require_target(name)
+    reply = await api.desk.ask(Evict(api.desk.next_request_id(), name, call.caller.name))
     if isinstance(reply, Refused):
         raise await api.refusal(reply)
     assert isinstance(reply, Released), f"no answer to an eviction: {reply}"
@@ -71,7 +72,8 @@ async def open_gpu(api: Context, call: Call) -> Answer:
     uuid = printable("uuid", call.param("uuid"))
     if len(uuid) > UUID_MAX:
         raise refuse("bad_request", "uuid: longer than any GPU's", field="uuid")
-    reply = await api.desk.ask(OpenGpu(api.desk.next_request_id(), uuid))
+    call.caller.require_all("opening a GPU")
+    reply = await api.desk.ask(OpenGpu(api.desk.next_request_id(), uuid, call.caller.name))
     if isinstance(reply, Refused):
         raise await api.refusal(reply)
     assert isinstance(reply, Released), f"no answer to the opening of a GPU: {reply}"

@@ -99,7 +99,7 @@ def sentence(fact: AnyFact) -> str:
             return f"GPU {shown(fact.uuid)} is closed: {shown(fact.detail, 300)}"
         case GpuOpened():
             how = GPU_OPENED.get(fact.reason, shown(fact.reason))
-            return f"GPU {shown(fact.uuid)} is open again: {how}"
+            return f"GPU {shown(fact.uuid)} is open again: {how}{asked_by(fact.caller)}"
         case ProcessReported() | ProcessSignalled() | SignalFailed():
             return _of_process(fact)
         case UseSeen():
@@ -122,6 +122,11 @@ def sentence(fact: AnyFact) -> str:
             assert_never(fact)
 
 
+def asked_by(caller: str) -> str:
+    """Return who asked for it, to stand behind a sentence; nothing where it was just anybody on this machine."""
+    return f" ({shown(caller)})" if caller not in {"", "loopback"} else ""
+
+
 def named(target: str | None) -> str:
     return target or "the GPU alone"
 
@@ -131,7 +136,8 @@ def _of_ticket(fact: TicketQueued | TicketKept | TicketEnded | WindowOpened) -> 
         case TicketQueued():
             terms = fact.terms
             what = f"{named(terms.target)} with priority {terms.priority}"
-            return f"{shown(terms.owner)} queued for {what} (ticket {fact.id})"
+            by = f", {shown(terms.caller)}" if asked_by(terms.caller) else ""
+            return f"{shown(terms.owner)} queued for {what} (ticket {fact.id}{by})"
         case TicketKept():
             return f"ticket {fact.id} keeps its place: its caller comes back with its token"
         case WindowOpened():
@@ -139,7 +145,7 @@ def _of_ticket(fact: TicketQueued | TicketKept | TicketEnded | WindowOpened) -> 
             return f"it is the turn of {shown(fact.owner)} for {named(fact.target)}, to be claimed until {until}"
         case TicketEnded():
             how = TICKET_ENDED.get(fact.reason, f"ended ({shown(fact.reason)})")
-            return f"the ticket of {shown(fact.owner)} for {named(fact.target)} {how}"
+            return f"the ticket of {shown(fact.owner)} for {named(fact.target)} {how}{asked_by(fact.caller)}"
         case _:
             assert_never(fact)
 
@@ -151,7 +157,8 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
                 return f"{named(fact.terms.target)} was adopted: it ran while nobody held the GPU (lease {fact.id})"
             warm = " (still running)" if fact.warm else ", which others hold too," if fact.joins else ""
             who = shown(fact.terms.owner)
-            return f"{named(fact.terms.target)}{warm} is leased to {who} (lease {fact.id}, fence {fact.fence})"
+            by = f", {shown(fact.terms.caller)}" if asked_by(fact.terms.caller) else ""
+            return f"{named(fact.terms.target)}{warm} is leased to {who} (lease {fact.id}, fence {fact.fence}{by})"
         case RoomVerified():
             return f"there is room for {named(fact.target)}: it may run (lease {fact.id})"
         case LeaseRestarted():
@@ -167,7 +174,8 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
             how = ENDED.get(fact.reason, f"has ended ({shown(fact.reason)})")
             detail = f": {shown(fact.detail, 300)}" if fact.detail else ""
             stays = f"; {fact.target} stays resident" if fact.resident else ""
-            return f"the lease of {shown(fact.owner)} on {named(fact.target)} {how}{detail}{stays}"
+            ended = f"the lease of {shown(fact.owner)} on {named(fact.target)} {how}{asked_by(fact.caller)}"
+            return f"{ended}{detail}{stays}"
         case _:
             assert_never(fact)
 
@@ -183,7 +191,7 @@ def _of_residency(fact: ResidencyBegan | ResidencyEnded) -> str:
         case ResidencyEnded() if fact.reason == "unused":
             return f"{fact.target} was stopped: nobody leased it for its idle timeout"
         case ResidencyEnded() if fact.reason == "operator":
-            return f"{fact.target} was evicted by an operator"
+            return f"{fact.target} was evicted by an operator{asked_by(fact.caller)}"
         case ResidencyEnded():
             return f"{fact.target} is not resident any more: nothing of it has run for a while"
         case _:

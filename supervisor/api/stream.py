@@ -37,7 +37,8 @@ class EventsEndpoint:
 
     def __init__(self, api: Context, path: str, listed: Handler) -> None:
         self._api = api
-        self._listed = Endpoint(path, {"GET": listed}, api.meter.refusal)
+        self._path = path
+        self._listed = Endpoint(path, {"GET": listed}, api.gate, api.meter.refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
@@ -46,6 +47,7 @@ class EventsEndpoint:
             return
         call = Call(scope, receive)
         try:
+            self._api.gate.admit(scope, self._path)
             query = call.query(EventsQuery)
             about = printable("target", query.target) if query.target else None
             after = await self._begin(call, query)
@@ -53,7 +55,7 @@ class EventsEndpoint:
             self._api.meter.refusal(error.code)
             await send_answer(send, refused(error))
             return
-        await _while_there(receive, self._follow(send, after, about))
+        await _while_there(receive, self._follow(scope, send, after, about))
 
     async def _begin(self, call: Call, query: EventsQuery) -> int:
         """Return the fact after which the stream begins: the last one seen, one that was named, or the newest."""
@@ -64,15 +66,15 @@ class EventsEndpoint:
             return int(seen)
         return query.after if query.after is not None else await newest_seq(self._api)
 
-    async def _follow(self, send: Send, after: int, about: str | None) -> None:
-        """Send facts for ever, or until the supervisor stops."""
+    async def _follow(self, scope: Scope, send: Send, after: int, about: str | None) -> None:
+        """Send facts for ever, or until the supervisor stops, or the caller may not read them any more."""
         headers = [(b"content-type", b"text/event-stream"), *COMMON_HEADERS]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await _send(send, b"retry: %d\n\n" % RETRY_MS)
         newest, stopping = await self._api.desk.read(_progress)
         # A number from another journal, one that came further than this: there is nothing to resume.
         after = min(after, newest)
-        while True:
+        while self._api.gate.still(scope, self._path):
             found = await self._api.desk.history(after, CHUNK, about)
             for seq, fact in found:
                 await _send(send, _frame(seq, fact))

@@ -11,6 +11,7 @@ from supervisor.cli import errors
 from supervisor.cli.commands import completion, leases, reading, serving
 from supervisor.cli.commands.journal import journal_app
 from supervisor.cli.commands.serving import config_app
+from supervisor.cli.commands.token import token_app
 from supervisor.cli.errors import Usage
 from supervisor.cli.options import epilog, exit_statuses
 from supervisor.cli.output import complain
@@ -31,8 +32,8 @@ app = typer.Typer(
         "gpu-supervisor acquire llm -- docker compose up",
         "gpu-supervisor status --watch",
     )
-    + "\n\nThe server is found through GPU_SUPERVISOR_URL (http://... or unix:///...).\n\n"
-    + exit_statuses(),
+    + "\n\nThe server is found through GPU_SUPERVISOR_URL (http://... or unix:///...), and sent the key in "
+    "GPU_SUPERVISOR_TOKEN.\n\n" + exit_statuses(),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,6 +43,7 @@ for part in (serving, reading, leases, completion):
     part.register(app)
 app.add_typer(journal_app)
 app.add_typer(config_app)
+app.add_typer(token_app)
 
 
 def _version(wanted: bool) -> None:

@@ -5,6 +5,7 @@ Commands that read use ``ask``; ``acquire``, which waits and renews at the same 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -31,6 +32,22 @@ class Server(Address, frozen=True):
             raise Usage(str(error), error.hint) from error
         return cls(found.url, found.socket)
 
+    def options(self, token: str | None = None) -> dict[str, Any]:
+        """What httpx clients are made with: the key is that of GPU_SUPERVISOR_TOKEN. Raises ``Usage`` if it is none."""
+        return super().options(token or _key())
+
+
+def _key() -> str:
+    """Return the key of GPU_SUPERVISOR_TOKEN; "" where there is none.
+
+    Raises:
+        Usage: it cannot stand in a header. What it is is not shown.
+    """
+    key = os.environ.get("GPU_SUPERVISOR_TOKEN", "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise Usage("GPU_SUPERVISOR_TOKEN is no key: it has blanks or other characters that none has", KEY_HINT)
+    return key
+
 
 @contextmanager
 def translated(server: Server) -> Iterator[None]:
@@ -39,6 +56,9 @@ def translated(server: Server) -> Iterator[None]:
         yield
     except httpx.TransportError as error:
         raise _unreachable(silence(server, error)) from error
+
+
+KEY_HINT = "give it what gpu-supervisor token create printed"
 
 
 def _unreachable(why: Silence) -> Unreachable:

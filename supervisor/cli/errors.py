@@ -54,7 +54,10 @@ class Refused(SupervisorError):
 
     def __init__(self, code: str, detail: str, *, status: int, retryable: bool, context: dict[str, Any]) -> None:
         culprit = shlex.quote(str(context.get("container") or "CONTAINER"))
-        super().__init__(detail, HINTS.get(code, "").replace("CONTAINER", culprit))
+        role = str(context.get("needed_role") or "lease")
+        why = next((f"{code}: {field}" for field in ("needed_role", "target") if field in context), code)
+        hint = HINTS.get(why) or HINTS.get(code, "")
+        super().__init__(detail, hint.replace("CONTAINER", culprit).replace("ROLE", role))
         self.code = code
         self.status = status
         self.retryable = retryable
@@ -81,7 +84,8 @@ class LeaseLost(SupervisorError):
         self.reason = reason
 
 
-#: What to type next, where the server's sentence does not say it: it knows nothing of this command.
+#: What to type next, where the server's sentence does not say it: it knows nothing of this command. Of one code there
+#: may be several, by a field that the problem has.
 HINTS = {
     "gpu_busy": "wait with --wait 10m, or see the queue with: gpu-supervisor queue",
     "scheduler_timeout": "wait longer with --wait 1h, or see the queue with: gpu-supervisor queue",
@@ -94,8 +98,13 @@ HINTS = {
     "engine_unavailable": "see whether Docker runs: docker ps",
     "gpu_dirty": "see what still uses it: gpu-supervisor status",
     "journal_damaged": "see what is left with: gpu-supervisor journal verify",
-    "unauthorized": "give an API token",
+    "unauthorized": "put a key into GPU_SUPERVISOR_TOKEN; on the server's machine: "
+    "gpu-supervisor token create NAME --role ROLE",
+    "forbidden: needed_role": "put a key of that role into GPU_SUPERVISOR_TOKEN; on the server's machine: "
+    "gpu-supervisor token create NAME --role ROLE",
+    "forbidden: target": "see what each key is for, on the server's machine: gpu-supervisor token list",
     "forbidden": "see --allowed-hosts in the README",
+    "caller_limit": "see what is held: gpu-supervisor queue",
 }
 
 

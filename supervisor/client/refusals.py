@@ -247,6 +247,20 @@ class TargetTimeout(Refused):
     advice = "wait longer: lease(..., ready_timeout=1800); `context['logs_tail']` says how far it came"
 
 
+class CallerLimit(Refused):
+    """This caller has as many leases and tickets as one may have."""
+
+    code = "caller_limit"
+    advice = "release one first; `context['limit']` says how many one caller may have"
+
+
+class TooManyRequests(Refused):
+    """This caller sends more requests than it may, or too many wrong tokens came from its address."""
+
+    code = "too_many_requests"
+    advice = "send fewer requests, and none with a token that was refused"
+
+
 REFUSALS: dict[str, type[Refused]] = {kind.code: kind for kind in Refused.__subclasses__()}
 """The class of each code."""
 

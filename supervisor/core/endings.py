@@ -35,9 +35,10 @@ def release(txn: Txn, request: Release) -> None:
         return txn.reply(Released(request.request_id, released=False, reason="unknown_or_expired"))
     lease = state.durable.leases.get(id_)
     if lease is not None:
-        end_lease(txn, lease, "released", ended_refusal("lease", "released"))
+        end_lease(txn, lease, "released", ended_refusal("lease", "released"), caller=request.caller)
     else:
-        end_ticket(txn, state.durable.tickets[id_], "cancelled", ended_refusal("ticket", "cancelled"))
+        cancelled = ended_refusal("ticket", "cancelled")
+        end_ticket(txn, state.durable.tickets[id_], "cancelled", cancelled, caller=request.caller)
     return txn.reply(Released(request.request_id, released=True))
 
 
@@ -54,7 +55,7 @@ def force_release(txn: Txn, request: ForceRelease) -> None:
         return txn.refuse(request.request_id, Refusal("bad_request", detail, {"targets": names}))
     if not leases:
         return txn.reply(Released(request.request_id, released=False, reason="no_lease"))
-    end_target(txn, leases[0], "forced", ended_refusal("lease", "forced"))
+    end_target(txn, leases[0], "forced", ended_refusal("lease", "forced"), caller=request.caller)
     return txn.reply(Released(request.request_id, released=True))
 
 
@@ -70,7 +71,7 @@ def evict(txn: Txn, request: Evict) -> None:
         if missing is not None and missing.code == "target_unknown":
             return txn.refuse(request.request_id, missing)
         return txn.reply(Released(request.request_id, released=False, reason="not_resident"))
-    end_residency(txn, request.target, "operator")
+    end_residency(txn, request.target, "operator", caller=request.caller)
     return txn.reply(Released(request.request_id, released=True))
 
 
@@ -85,7 +86,7 @@ def open_gpu(txn: Txn, request: OpenGpu) -> None:
         )
     if observed.dirty.pop(request.uuid, None) is None:
         return txn.reply(Released(request.request_id, released=False, reason="not_closed"))
-    txn.emit(GpuOpened, uuid=request.uuid, reason="operator")
+    txn.emit(GpuOpened, uuid=request.uuid, reason="operator", caller=request.caller)
     return txn.reply(Released(request.request_id, released=True))
 
 

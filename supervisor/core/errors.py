@@ -30,6 +30,8 @@ CODES: dict[str, tuple[int, bool]] = {
     "body_too_large": (413, False),
     "unsupported_media_type": (415, False),
     "target_invalid": (422, False),
+    "caller_limit": (429, True),
+    "too_many_requests": (429, True),
     "headers_too_large": (431, False),
     "internal_error": (500, True),
     "target_unhealthy": (502, False),

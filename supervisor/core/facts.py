@@ -2,7 +2,8 @@
 
 A fact carries every value that ``apply`` needs, so a replay never decides again. Tags (the class names) are
 never renamed or reused; a new field goes at the end and has a default; journals of every released version
-are kept by a test and replayed. ``at_ms`` is supervisor time, ``wall_ms`` is beside it for people.
+are kept by a test and replayed. ``at_ms`` is supervisor time, ``wall_ms`` is beside it for people. ``caller``: who
+asked for it (``key ci``, ``uid 1000``, ``loopback``), "" where nobody did; of a grant it is in the ``terms``.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class TicketEnded(Fact, frozen=True, array_like=True, tag=True):
     reason: str
     owner: str
     target: str | None
+    caller: str = ""
 
 
 class WindowOpened(Fact, frozen=True, array_like=True, tag=True):
@@ -146,6 +148,7 @@ class LeaseEnded(Fact, frozen=True, array_like=True, tag=True):
     owner: str
     target: str | None
     detail: str = ""
+    caller: str = ""
 
 
 class ResidencyBegan(Fact, frozen=True, array_like=True, tag=True):
@@ -171,6 +174,7 @@ class ResidencyEnded(Fact, frozen=True, array_like=True, tag=True):
     for_lease: str | None = None
     for_target: str | None = None
     for_owner: str | None = None
+    caller: str = ""
 
 
 class ContainerRefused(Fact, frozen=True, array_like=True, tag=True):
@@ -268,6 +272,7 @@ class GpuOpened(Fact, frozen=True, array_like=True, tag=True):
 
     uuid: str
     reason: str
+    caller: str = ""
 
 
 class UseSeen(Fact, frozen=True, array_like=True, tag=True):

@@ -48,7 +48,7 @@ def forecast(state: State, now: Now, terms: Terms, *, priority_given: bool) -> F
     found = find_place(state, now.at_ms, terms)
     if isinstance(found, Refusal) and is_final(found):
         return Forecast(would="refuse", terms=terms, refusal=found)
-    full = queue_full(state) if isinstance(found, Refusal) else None
+    full = queue_full(state, terms.caller) if isinstance(found, Refusal) else None
     if full is not None:
         return Forecast(would="refuse", terms=terms, refusal=full)
     start = _start(state, terms.target)

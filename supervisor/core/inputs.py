@@ -1,7 +1,7 @@
 """Everything that can happen to the supervisor. The edges only translate the world into these.
 
 Requests carry a ``request_id`` that is unique within this process: the reply names it again. They carry
-digests of tokens, never tokens.
+digests of tokens, never tokens. ``caller``: who asks, as the edge knows it; for the audit.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Release(Struct, frozen=True):
 
     request_id: int
     token_hash: str
+    caller: str = ""
 
 
 class ForceRelease(Struct, frozen=True):
@@ -67,11 +68,13 @@ class ForceRelease(Struct, frozen=True):
 
     request_id: int
     target: str | None
+    caller: str = ""
 
 
 class Evict(Struct, frozen=True):
     request_id: int
     target: str
+    caller: str = ""
 
 
 class OpenGpu(Struct, frozen=True):
@@ -79,6 +82,7 @@ class OpenGpu(Struct, frozen=True):
 
     request_id: int
     uuid: str
+    caller: str = ""
 
 
 class CallerGone(Struct, frozen=True):

@@ -224,7 +224,9 @@ def remember_handed(txn: Txn, request_id: int, id_: str) -> None:
 # ---- ending
 
 
-def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: str | None = None) -> None:
+def end_lease(
+    txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: str | None = None, *, caller: str = ""
+) -> None:
     """End a lease and answer whoever is on the line for it. What still runs of a ready target becomes resident.
 
     A half-started target never becomes resident: its containers lose the right to run, and the plan stops them. While
@@ -242,6 +244,7 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
         owner=lease.terms.owner,
         target=lease.target,
         detail="" if reason in {"released", "forced", "expired", "caller_gone", "process_ended"} else refusal.detail,
+        caller=caller,
     )
     if led and rest:
         _hand_over_lead(state, lease, rest[0])
@@ -256,12 +259,12 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
     ]
     for of in kept:
         of.pop(lease.id, None)
-    for caller in on_the_line(txn, lease.id):
-        let_go(txn, caller.request_id)
+    for waiting in on_the_line(txn, lease.id):
+        let_go(txn, waiting.request_id)
         if reason == "target_completed":
-            txn.reply(Granted(caller.request_id, lease, None, "ended", reason))
+            txn.reply(Granted(waiting.request_id, lease, None, "ended", reason))
         else:
-            txn.refuse(caller.request_id, refusal, logs_of)
+            txn.refuse(waiting.request_id, refusal, logs_of)
     txn.touch(lease.target)
 
 
@@ -278,11 +281,13 @@ def _hand_over_lead(state: State, before: Lease, after: Lease) -> None:
             observed.timers.set((what, after.id), at_ms)
 
 
-def end_target(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: str | None = None) -> None:
+def end_target(
+    txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: str | None = None, *, caller: str = ""
+) -> None:
     """End a lease for what became of its target: all other holders lose theirs as well."""
     state = txn.state
     for holder in reversed(state.holders_of(lease.target) if lease.target is not None else [lease]):
-        end_lease(txn, holder, reason, refusal, logs_of)
+        end_lease(txn, holder, reason, refusal, logs_of, caller=caller)
 
 
 def _stays(txn: Txn, lease: Lease) -> bool:
@@ -292,7 +297,7 @@ def _stays(txn: Txn, lease: Lease) -> bool:
     return lease.phase == "ready" or lease.adopted or untouched
 
 
-def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None) -> None:
+def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None, *, caller: str = "") -> None:
     """End a residency. What runs of it loses the right to run; the plan stops it with its own grace."""
     txn.emit(
         ResidencyEnded,
@@ -301,15 +306,17 @@ def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None
         for_lease=lease.id if lease else None,
         for_target=lease.target if lease else None,
         for_owner=lease.terms.owner if lease else None,
+        caller=caller,
     )
     for what in ("idle", "young", "unused"):
         txn.state.observed.timers.drop((what, target))
     txn.touch(target)
 
 
-def end_ticket(txn: Txn, ticket: Ticket, reason: str, refusal: Refusal) -> None:
+def end_ticket(txn: Txn, ticket: Ticket, reason: str, refusal: Refusal, *, caller: str = "") -> None:
     """End a ticket and answer whoever is on the line for it."""
-    txn.emit(TicketEnded, id=ticket.id, reason=reason, owner=ticket.terms.owner, target=ticket.terms.target)
+    terms = ticket.terms
+    txn.emit(TicketEnded, id=ticket.id, reason=reason, owner=terms.owner, target=terms.target, caller=caller)
     txn.state.observed.timers.drop(("window", ticket.id))
     refuse_all(txn, ticket.id, refusal)
 

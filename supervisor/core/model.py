@@ -205,6 +205,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     ``ready_timeout_ms`` counts from the grant and only for a caller that waits for readiness.
     ``gpus``, ``vram_mib`` (on each; None: all of it) and ``gpu_class`` are a bare lease's: a target has its labels.
     ``tie``, too: the process with which a bare lease or its ticket ends; it has no TTL then.
+    ``caller``: who asked, as the edge knows it (``key ci``, ``uid 1000``, ``loopback``); ``owner`` is what it says.
     """
 
     target: str | None
@@ -219,6 +220,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     vram_mib: int | None = None
     gpu_class: str | None = None
     tie: Tie | None = None
+    caller: str = ""
 
 
 class Ticket(Struct, frozen=True, kw_only=True):

@@ -73,7 +73,16 @@ def _closed_to(state: State, lease: Lease) -> Refusal | None:
 
 def never(state: State, terms: Terms) -> Refusal | None:
     """Return why a fresh request is refused whether or not it would wait; None if it is not."""
-    return policy.standstill(state) or not_leasable(state, terms)
+    return policy.standstill(state) or not_leasable(state, terms) or _over_limit(state, terms.caller)
+
+
+def _over_limit(state: State, caller: str) -> Refusal | None:
+    """Return why a caller may have no more leases and tickets; None if it may."""
+    held, limit = state.held_by[caller], state.settings.caller_leases
+    if not limit or held < limit:
+        return None
+    detail = f"{caller or 'this caller'} has {held} leases and tickets, and may have {limit}: give one back first"
+    return Refusal("caller_limit", detail, {"held": held, "limit": limit})
 
 
 def find_place(state: State, now_ms: int, terms: Terms) -> Placement | Refusal:
@@ -116,7 +125,7 @@ def clamp_ttl(state: State, ttl_ms: int) -> int:
 
 def _enqueue(txn: Txn, request: Acquire, terms: Terms) -> None:
     state = txn.state
-    full = queue_full(state)
+    full = queue_full(state, terms.caller)
     if full is not None:
         return txn.refuse(request.request_id, full)
     waits = request.wait_ms > 0
@@ -128,10 +137,14 @@ def _enqueue(txn: Txn, request: Acquire, terms: Terms) -> None:
     return txn.reply(Queued(request.request_id, request.id, state.position(state.durable.tickets[request.id])))
 
 
-def queue_full(state: State) -> Refusal | None:
-    if len(state.queue) < state.settings.queue_max:
+def queue_full(state: State, caller: str) -> Refusal | None:
+    if len(state.queue) >= state.settings.queue_max:
+        return Refusal("queue_full", f"{len(state.queue)} tickets wait already, which is the configured limit")
+    waiting, limit = state.tickets_by[caller], state.settings.caller_tickets
+    if not limit or waiting < limit:
         return None
-    return Refusal("queue_full", f"{len(state.queue)} tickets wait already, which is the configured limit")
+    detail = f"{caller or 'this caller'} has {waiting} places in the queue, and may have {limit}"
+    return Refusal("caller_limit", detail, {"held": waiting, "limit": limit})
 
 
 def _ended_with_key(txn: Txn, terms: Terms) -> Refusal | None:

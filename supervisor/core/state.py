@@ -7,7 +7,7 @@ are derived from ``Durable`` and kept beside it: a replay rebuilds them.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Literal
 
 from msgspec import Struct, field
@@ -42,6 +42,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     ``affinity_points``: how many points of priority a ticket for a loaded target counts more (with aging only).
     ``process_...``: what is done about processes on a GPU that stand by no lease; with ``terminate`` one that has been
     there for ``process_settle_ms`` is sent SIGTERM, and SIGKILL ``process_grace_ms`` later.
+    ``caller_leases``: how many leases and tickets one caller may have together; ``caller_tickets``: how many of them
+    may be tickets (0: no limit). A ticket counts as the lease that it becomes, so that a grant never has to look.
     """
 
     mode: Mode = "stop"
@@ -72,6 +74,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     process_allow: tuple[Allowed, ...] = ()
     process_spare_root: bool = True
     process_spare_graphics: bool = True
+    caller_leases: int = 0
+    caller_tickets: int = 0
 
 
 class Durable(Struct):
@@ -272,6 +276,9 @@ class State:
         #: Grows whenever there is another process to be watched, or one less.
         self.ties_changed = 0
         self.leases_by_target: dict[str, dict[str, None]] = {}
+        #: How many leases and tickets, and how many tickets, each caller has; callers with none are not in it.
+        self.held_by: Counter[str] = Counter()
+        self.tickets_by: Counter[str] = Counter()
         self.windows: dict[str, None] = {}
         #: When the oldest of the remembered ends may be forgotten; the first fact looks at what was loaded.
         self.forget_at_ms: float = 0
@@ -298,6 +305,8 @@ class State:
         if ticket.terms.scope:
             self.ids_by_scope[ticket.terms.scope] = ticket.id
         self._index_tie(ticket)
+        _count(self.held_by, ticket.terms.caller, 1)
+        _count(self.tickets_by, ticket.terms.caller, 1)
         if ticket.window_until_ms is not None:
             self.windows[ticket.id] = None
 
@@ -309,6 +318,7 @@ class State:
         if lease.target is not None:
             self.leases_by_target.setdefault(lease.target, {})[lease.id] = None
         self._index_tie(lease)
+        _count(self.held_by, lease.terms.caller, 1)
 
     def unindex_ticket(self, ticket: Ticket) -> None:
         self.queue.remove(ticket)
@@ -318,6 +328,8 @@ class State:
         if not lane:
             del self.lanes[key]
         self.windows.pop(ticket.id, None)
+        _count(self.held_by, ticket.terms.caller, -1)
+        _count(self.tickets_by, ticket.terms.caller, -1)
         self._forget_token(ticket)
 
     def unindex_lease(self, lease: Lease) -> None:
@@ -326,6 +338,7 @@ class State:
             del holders[lease.id]
             if not holders:
                 del self.leases_by_target[lease.target]
+        _count(self.held_by, lease.terms.caller, -1)
         self._forget_token(lease)
 
     def _forget_token(self, held: Ticket | Lease) -> None:
@@ -390,6 +403,12 @@ class State:
     def position(self, ticket: Ticket) -> int:
         """Place in the queue, 0 is the head; O(log n)."""
         return int(self.queue.index(ticket))
+
+
+def _count(counts: Counter[str], caller: str, change: int) -> None:
+    counts[caller] += change
+    if not counts[caller]:
+        del counts[caller]
 
 
 class Replaying(State):

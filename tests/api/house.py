@@ -16,6 +16,7 @@ import httpx
 import uvloop
 
 from supervisor.api import build_app
+from supervisor.api.gate import Gate
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint
 from supervisor.clock import Clock
@@ -27,12 +28,13 @@ from supervisor.core.replies import Reply
 from supervisor.core.state import Settings, State
 from supervisor.gpu.sim import SimulatedGpus
 from supervisor.kernel import Kernel
+from supervisor.keys import KeyBook
 from supervisor.metrics import Metrics
 from supervisor.pump import Pump
 from tests.core.box import container
 from tests.runtime.test_pump import GPUS, Rig, rig
 
-__all__ = ["House", "ScriptedDesk", "container", "house", "run", "serving", "until"]
+__all__ = ["House", "ScriptedDesk", "container", "house", "open_gate", "run", "serving", "until"]
 
 SECRET = b"a secret of this test, thirty-two bytes"
 DEADLINE_S = 20.0
@@ -47,6 +49,11 @@ def run(story: Coroutine[Any, Any, None]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(bounded())
+
+
+def open_gate() -> Gate:
+    """Return the gate of a supervisor without keys."""
+    return Gate(KeyBook(Path("/nonexistent/tokens")))
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -89,6 +96,7 @@ class House:
         self.logs = logs
         self.addresses: list[str] = []
         self.client: httpx.AsyncClient
+        self.app: Any = None
         self.gone: list[CallerGone] = []
         hang_up = self.pump.hang_up
 
@@ -198,7 +206,9 @@ async def house(
     async with _box(containers or (container("a"), container("b")), facts, core) as box:
         made = House(box, Logs())
         meter = Metrics(box.pump.kernel, box.pump.now, "1.2.3")
-        built = build_app(box.pump, mint=TokenMint(secret), meter=meter, logs=made.logs, version="1.2.3", **app)
+        options = {"gate": open_gate(), **app}
+        built = build_app(box.pump, mint=TokenMint(secret), meter=meter, logs=made.logs, version="1.2.3", **options)
+        made.app = built
         await until(lambda: made.state.durable.first_sync_done)
         async with contextlib.AsyncExitStack() as stack:
             made.addresses = await stack.enter_async_context(serving(built, limits, unix_socket, meter.refusal))
@@ -244,6 +254,7 @@ class ScriptedDesk:
         self, logs: Callable[[str], Awaitable[str]] | None = None, **options: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Speak to the app over it without a socket in between."""
+        options = {"gate": open_gate(), **options}
         app = build_app(self, mint=TokenMint(SECRET), meter=self.meter, logs=logs or Logs(), version="1.2.3", **options)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:

@@ -13,7 +13,7 @@ from supervisor.core.errors import CODES, Refusal
 from supervisor.core.inputs import Acquire, Request
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted, Queued, Refused, Released, Reply
-from tests.api.house import SECRET, Logs, ScriptedDesk, container, house, run
+from tests.api.house import SECRET, Logs, ScriptedDesk, container, house, open_gate, run
 
 
 def refusing(code: str, logs_of: str | None = None, **context: object) -> ScriptedDesk:
@@ -130,7 +130,7 @@ def test_an_answer_that_cannot_be_sent_is_taken_back(path):
             return Queued(request.request_id, "l_1", 0)
 
         desk = ScriptedDesk(queued)
-        app = build_app(desk, mint=TokenMint(SECRET), meter=desk.meter, logs=Logs(), version="1")
+        app = build_app(desk, mint=TokenMint(SECRET), meter=desk.meter, logs=Logs(), gate=open_gate(), version="1")
         bodies = iter([{"type": "http.request", "body": b'{"target":"a"}', "more_body": False}])
 
         async def receive() -> dict[str, object]:

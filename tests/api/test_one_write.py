@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 from supervisor.api.call import Call, Endpoint
 from supervisor.api.problems import Answer
 from supervisor.api.protocol import Limits, bounded
+from tests.api.house import open_gate
 
 
 def ignore(_code: str) -> None:
@@ -51,7 +52,7 @@ async def answered(request: bytes, *, of: Answer = ANSWER, by_hand: bool = False
     async def handle(_call: Call) -> Answer:
         return of
 
-    endpoint = Endpoint("/", {"GET": handle}, ignore)
+    endpoint = Endpoint("/healthz", {"GET": handle}, open_gate(), ignore)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if by_hand:

@@ -12,11 +12,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import supervisor
 from supervisor.api import ROUTES
-from supervisor.api.describe import EVERYWHERE, OPERATIONS
+from supervisor.api.describe import EVERYWHERE, KEYED, OPERATIONS
 from supervisor.api.describe_fields import CHECKED, FIELDS, IN_STRUCT, TARGET_PATTERN
 from supervisor.api.describe_problems import BESIDE_OPERATIONS, PROBLEMS, ProblemDetails
 from supervisor.api.openapi import codes_of, decodable, document, not_described
 from supervisor.api.problems import RETRY_AFTER_S
+from supervisor.api.roles import NEEDED
 from supervisor.core.errors import CODES
 from supervisor.core.values import BadValue, parse_target
 from tests.api.described import Described
@@ -168,7 +169,7 @@ def test_every_code_that_the_source_refuses_with_is_in_the_table():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Refusal", "refuse"}:
                 code = node.args[0]
                 found |= {code.value} if isinstance(code, ast.Constant) else set()
-    computed = {"target_unhealthy", "target_failed", "unauthorized"}
+    computed = {"target_unhealthy", "target_failed"}
     assert found | computed == CODES.keys()
 
 
@@ -181,7 +182,8 @@ def test_the_problems_of_an_operation_stand_at_their_statuses(method, path):
         codes = problem["schema"]["allOf"][1]["properties"]["code"]["enum"] if problem else []
         said |= dict.fromkeys(codes, int(status))
         assert ("headers" in response) == any(code in RETRY_AFTER_S for code in codes)
-    assert said == {code: CODES[code][0] for code in OPERATIONS[method, path].codes | EVERYWHERE}
+    keyed = KEYED if NEEDED[method, path] is not None else set()
+    assert said == {code: CODES[code][0] for code in OPERATIONS[method, path].codes | EVERYWHERE | keyed}
 
 
 # ---- the routes

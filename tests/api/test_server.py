@@ -138,9 +138,9 @@ def test_keep_alive_and_pipelined_requests_are_answered_in_order():
     async def story() -> None:
         desk = ScriptedDesk(lambda request: Renewed(request.request_id, 1, request.request_id * 1_000))
         from supervisor.api import build_app
-        from tests.api.house import SECRET, Logs, TokenMint
+        from tests.api.house import SECRET, Logs, TokenMint, open_gate
 
-        app = build_app(desk, mint=TokenMint(SECRET), meter=desk.meter, logs=Logs(), version="1")
+        app = build_app(desk, mint=TokenMint(SECRET), meter=desk.meter, logs=Logs(), gate=open_gate(), version="1")
         async with serving(app) as addresses:
             reader, writer = await asyncio.open_connection("127.0.0.1", int(addresses[0].rpartition(":")[2]))
             one = b"POST /v1/lease/t/renew HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -36,6 +36,7 @@ class FakeServer:
         self.ended: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.authorizations: list[str | None] = []
         self.renewals = 0
         self.looks = 0
         self.ttl_s = 60.0
@@ -224,6 +225,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
+        self.fake.authorizations.append(self.headers.get("Authorization"))
         if self.headers.get("Accept") == "text/event-stream":
             return self._stream()
         fake = self.fake

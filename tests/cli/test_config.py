@@ -13,6 +13,7 @@ from supervisor.core.processes import Allowed
 from supervisor.core.values import BadValue
 from supervisor.gpu.choice import GpuChoice, parse_gpus
 from supervisor.hooks.choice import Hook
+from supervisor.keys import create, revoke
 from supervisor.settings import SETTINGS, _default_engine, parse_gpu_classes, parse_size_bytes
 
 
@@ -91,6 +92,10 @@ EVERY_TOML = """
 host = "::1"
 port = 9000
 socket = "/run/gs.sock"
+socket_role = "read"
+caller_leases = 4
+caller_tickets = 8
+caller_requests = 50
 data_dir = "/data"
 docker_host = "tcp://proxy:2375"
 docker_write_host = "unix:///run/write.sock"
@@ -126,6 +131,10 @@ EVERY = Config(
     host="::1",
     port=9000,
     socket=Path("/run/gs.sock"),
+    socket_role="read",
+    caller_leases=4,
+    caller_tickets=8,
+    caller_requests=50.0,
     data_dir=Path("/data"),
     docker_host="tcp://proxy:2375",
     docker_write_host="unix:///run/write.sock",
@@ -169,6 +178,10 @@ EVERY_TEXT = {
     "host": "::1",
     "port": "9000",
     "socket": "unix:///run/gs.sock",
+    "socket_role": "read",
+    "caller_leases": "4",
+    "caller_tickets": "8",
+    "caller_requests": "50",
     "data_dir": "/data",
     "docker_host": "tcp://proxy:2375",
     "docker_write_host": "unix:///run/write.sock",
@@ -422,7 +435,18 @@ def test_another_address_than_loopback_is_refused_until_it_is_asked_for(home, ho
         read(home, host=host)
 
     assert "--allow-remote" in caught.value.hint
+    assert "gpu-supervisor token create" in caught.value.hint
     assert read(home, host=host, allow_remote="true").host == host
+    assert not read(home, host=host, allow_remote="true").needs_keys
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_keys_are_enough_to_listen_to_others_even_if_all_are_revoked(home, tmp_path, revoked):
+    create(tmp_path, "ci", "lease")
+    if revoked:
+        revoke(tmp_path, "ci")
+
+    assert read(home, host="0.0.0.0", data_dir=str(tmp_path)).needs_keys
 
 
 def test_data_lie_under_var_lib_for_root_and_at_home_for_others(home, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from supervisor import keys
 from tests.conftest import Stack
 from tests.e2e.conftest import Server
 
@@ -67,6 +68,20 @@ def test_a_lease_is_ready_inside_renewed_in_the_background_and_given_back(
 
     assert leases(server) == []
     assert server.target_state(stack.target) == "resident"
+
+
+def test_it_sends_its_key_where_one_is_needed(
+    client: ModuleType, server: Server, stack: Stack, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = keys.create(server.data_dir, "ci", "lease", (stack.target,))[1]
+    until(lambda: server.http.get("/v1/status").status_code == 401, what="the supervisor seeing the key")
+    with pytest.raises(client.Refused, match="a key is needed"), client.Lease(stack.target, url=server.url):
+        pass
+    with client.Lease(stack.target, ttl_s=1, url=server.url, key=key) as lease:
+        assert lease.fence
+    monkeypatch.setenv("GPU_SUPERVISOR_TOKEN", key)
+    with client.Lease(stack.target, ttl_s=1, url=server.url):
+        pass
 
 
 def test_who_loses_the_lease_is_told(client: ModuleType, server: Server, stack: Stack) -> None:

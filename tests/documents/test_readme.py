@@ -110,7 +110,7 @@ def test_the_labels_in_it_are_labels(tmp_path: Path):
     assert ([target.name for target in report.targets], report.ok) == (["whisper"], True), report.problems
 
 
-SESSIONS = ("guide", "socket", "host name")
+SESSIONS = ("guide", "socket", "host name", "keys")
 
 
 # ---- the sessions
@@ -152,6 +152,23 @@ def test_a_container_is_a_client_over_the_mounted_socket(
         reader.follow(next(it for it in SNIPPETS if it.name == "ollama/compose.yaml"))
         assert reader.type("(cd ollama && docker compose create)")[0] == 0
         for snippet in session("socket"):
+            reader.follow(snippet)
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("curl")
+def test_keys_close_the_supervisor_and_open_it_to_who_has_one(
+    private_engine: PrivateEngine, folder: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    environment = {
+        "DOCKER_HOST": private_engine.url,
+        "GPU_SUPERVISOR_PORT": str(port),
+        "GPU_SUPERVISOR_DATA_DIR": str(folder / ".data"),
+        "GPU_SUPERVISOR_GPUS": "sim:1x24576",
+    }
+    with Reader(folder, environment, rewrites=[("localhost:8080", f"localhost:{port}")]) as reader:
+        for snippet in session("keys"):
             reader.follow(snippet)
 
 

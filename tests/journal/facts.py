@@ -10,7 +10,7 @@ from supervisor.core.model import Terms, Tie
 from supervisor.journal import Disk, Journal
 
 DATA = Path("/data")
-TERMS = Terms(target="comfyui", owner="ann", priority=5, ttl_ms=300_000, scope="c0ffee", body="b0d1")
+TERMS = Terms(target="comfyui", owner="ann", priority=5, ttl_ms=300_000, scope="c0ffee", body="b0d1", caller="key ci")
 
 TIED = Terms(target=None, owner="cy", priority=0, ttl_ms=300_000, tie=Tie(4_711, 86_400_000, "b00t"))
 
@@ -51,7 +51,7 @@ ONE_OF_EACH: list[AnyFact] = [
     f.TicketQueued(4, 1_700_000_000_004, "t2", "hash2", False, TERMS),
     f.TicketKept(5, 1_700_000_000_005, "t2"),
     f.WindowOpened(6, 1_700_000_000_006, "t2", 10_006, "bob", None),
-    f.TicketEnded(7, 1_700_000_000_007, "t2", "ticket_expired", "bob", None),
+    f.TicketEnded(7, 1_700_000_000_007, "t2", "cancelled", "bob", None, "key ci"),
     f.ResidencyEnded(8, 1_700_000_000_008, "ollama", "evicted", "t1", "comfyui", "ann"),
     f.LeaseGranted(9, 1_700_000_000_009, "t1", 7, "hash1", True, TERMS, "art", ("GPU-1",), 8_192, True, False, False),
     f.RoomVerified(10, 1_700_000_000_010, "t1", "comfyui"),
@@ -66,7 +66,7 @@ ONE_OF_EACH: list[AnyFact] = [
     f.StopFailed(17, 1_700_000_000_017, "c3", "tts-1", "tts", "cannot kill: permission denied"),
     f.TargetRemembered(18, 1_700_000_000_018, "comfyui", "art", "/srv/art", "/srv/art/compose.yml"),
     f.GpuClosed(18, 1_700_000_000_018, "GPU-1", "its memory did not come back"),
-    f.GpuOpened(18, 1_700_000_000_018, "GPU-1", "clean"),
+    f.GpuOpened(18, 1_700_000_000_018, "GPU-1", "operator", "uid 0"),
     f.ProcessReported(
         18,
         1_700_000_000_018,
@@ -100,7 +100,7 @@ ONE_OF_EACH: list[AnyFact] = [
     f.SignalFailed(18, 1_700_000_000_018, 4_711, 86_400, "SIGKILL", "forbidden"),
     f.UseSeen(18, 1_700_000_000_018, "comfyui", 8_412),
     f.LeaseTold(18, 1_700_000_000_018, "t1", 60_000, "ann", "comfyui"),
-    f.LeaseEnded(19, 1_700_000_000_019, "t1", "released", True, "ann", "comfyui", ""),
+    f.LeaseEnded(19, 1_700_000_000_019, "t1", "released", True, "ann", "comfyui", "", "uid 1000"),
     f.TicketQueued(19, 1_700_000_000_019, "t3", "hash3", True, TIED),
     f.LeaseGranted(19, 1_700_000_000_019, "t3", 8, "hash3", True, TIED, "", ("GPU-1",), None),
     f.LeaseEnded(19, 1_700_000_000_019, "t3", "process_ended", False, "cy", None, ""),
