@@ -40,7 +40,7 @@ async def _acquire(wish: Wish, command: Sequence[str], shown: Progress, *, detac
                     return _leave(borrower, held, shown, as_json=as_json)
                 return await _use(borrower, held, command, signals, shown)
             finally:
-                await borrower.give_back()
+                await signals.unless_again(borrower.give_back())
 
 
 def _leave(borrower: Borrower, held: Held, shown: Progress, *, as_json: bool) -> Ended:
@@ -82,5 +82,5 @@ async def _use(borrower: Borrower, held: Held, command: Sequence[str], signals: 
 
 def granted(wish: Wish, held: Held) -> str:
     where = f" on {', '.join(held.gpus)}" if held.gpus else ""
-    state = "yours" if wish.target is None else held.state
-    return f"{wish.name} is {state}: lease {held.id}{where}, fence {held.fence}"
+    state = f"is {held.state}" if wish.target is not None else "are yours" if (wish.gpus or 1) > 1 else "is yours"
+    return f"{wish.name} {state}: lease {held.id}{where}, fence {held.fence}"

@@ -86,7 +86,7 @@ def acquire(
             raise Usage(f"{flag} is for --bare: of a target its labels say it", "see: gpu-supervisor targets TARGET")
     wish = Wish(
         target=target,
-        owner=_whoami() if owner is None else owner,
+        owner=whoami() if owner is None else owner,
         priority=priority,
         ttl_s=seconds("--ttl", ttl or ("5m" if detach else "60s")),
         wait_s=None if wait is None else seconds("--wait", wait),
@@ -101,7 +101,7 @@ def acquire(
     raise typer.Exit(hold(wish, command, detach=detach, as_json=as_json))
 
 
-def _whoami() -> str:
+def whoami() -> str:
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in many containers

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from supervisor.cli.borrower import Borrower, Held, Wish
 from supervisor.cli.errors import LeaseLost
-from supervisor.cli.hold.job import Ended, Job, Stopped
+from supervisor.cli.hold.job import Ended, Job, Stopped, cannot_run
 from supervisor.cli.hold.signals import Signals
 from supervisor.cli.hold.stand_in import StandIn
 from supervisor.cli.hold.terminal import FROM_BEHIND, Terminal, stop_ourselves
@@ -108,8 +108,9 @@ async def _run(
     try:
         job = Job.start(command, environ, terminal, parting.signal if borrower.wish.target is None else 0)
     except OSError as error:
-        shown.say(f"error: {command[0]}: {(error.strerror or str(error)).lower()}")
-        return Ended(127 if isinstance(error, FileNotFoundError) else 126)
+        status, why = cannot_run(command[0], error)
+        shown.say(why)
+        return Ended(status)
     signals.forward_to(job)
     try:
         return await _Running(borrower, job, terminal, signals, shown, parting).until_ended()

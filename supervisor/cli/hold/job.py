@@ -9,8 +9,10 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -33,6 +35,25 @@ class Ended(Struct, frozen=True):
 
 class Stopped(Struct, frozen=True):
     signal: signal.Signals
+
+
+def become(command: Sequence[str], program: str | None = None) -> NoReturn:
+    """Be the command from here on (``program``: the file, where it is not to be found by its name).
+
+    Raises:
+        OSError: it cannot be run.
+    """
+    # What Python has changed for itself would be inherited.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    sys.stdout.flush()
+    os.execvp(program or command[0], list(command))  # noqa: S606
+
+
+def cannot_run(command: str, error: OSError) -> tuple[int, str]:
+    """Return the exit status that shells have for it, and a sentence."""
+    status = 127 if isinstance(error, FileNotFoundError) else 126
+    return status, f"error: {command}: {(error.strerror or str(error)).lower()}"
 
 
 class Job:

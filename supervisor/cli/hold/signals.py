@@ -25,6 +25,7 @@ class Signals:
         self.stop_asked = False
         self.continued = False
         self._called = asyncio.Event()
+        self._again = asyncio.Event()
         self._job: Job | None = None
         self._handled: list[signal.Signals] = []
 
@@ -60,21 +61,20 @@ class Signals:
 
     async def unless_any(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Return what ``work`` returns, or None once a signal ends or stops us (``first``, ``stop_asked``)."""
-        doing = asyncio.create_task(work)
-        waiting = asyncio.create_task(self._called.wait())
         try:
-            await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
-            return doing.result() if doing.done() else None
+            return await _unless(self._called, work)
         finally:
-            waiting.cancel()
-            doing.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await doing
             if not self.first:
                 self._called.clear()
 
+    async def unless_again(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Return what ``work`` returns, or None once a further signal ends us: somebody is impatient."""
+        self._again.clear()
+        return await _unless(self._again, work)
+
     def _end(self, number: signal.Signals) -> None:
         self.first = self.first or int(number)
+        self._again.set()
         self._called.set()
         self._pass_on(number)
 
@@ -95,3 +95,16 @@ class Signals:
 
     def _look(self, _: signal.Signals) -> None:
         self.news.set()
+
+
+async def _unless(called: asyncio.Event, work: Coroutine[Any, Any, Any]) -> Any:
+    doing = asyncio.create_task(work)
+    waiting = asyncio.create_task(called.wait())
+    try:
+        await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        waiting.cancel()
+        doing.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await doing

@@ -77,7 +77,7 @@ def stop_ourselves(number: signal.Signals) -> bool:
             return signal.sigtimedwait([signal.SIGCONT], 0) is not None
         finally:
             signal.signal(number, handler)
-            signal.siginterrupt(number, flag=False)
+            signal.siginterrupt(number, False)  # noqa: FBT003 - it has no keyword
 
 
 @contextmanager
