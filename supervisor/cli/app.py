@@ -11,6 +11,7 @@ from supervisor.cli import errors
 from supervisor.cli.commands import completion, leases, reading, serving
 from supervisor.cli.commands.journal import journal_app
 from supervisor.cli.commands.serving import config_app
+from supervisor.cli.commands.shim import shim_app
 from supervisor.cli.errors import Usage
 from supervisor.cli.options import epilog, exit_statuses
 from supervisor.cli.output import complain
@@ -42,6 +43,7 @@ for part in (serving, reading, leases, completion):
     part.register(app)
 app.add_typer(journal_app)
 app.add_typer(config_app)
+app.add_typer(shim_app)
 
 
 def _version(wanted: bool) -> None:

@@ -30,7 +30,9 @@ def test_a_ctrl_c_reaches_the_command_once_and_its_status_is_the_commands(fake: 
 
 
 def test_a_ctrl_c_that_kills_the_command_ends_the_script_around_it(fake: FakeServer, shell: Shell, tmp_path: Path):
-    (tmp_path / "all.sh").write_text("for i in 1 2; do gpurun -q -- sh -c 'echo began; exec sleep 30'; done; echo went on\n")
+    (tmp_path / "all.sh").write_text(
+        "for i in 1 2; do gpurun -q -- sh -c 'echo began; exec sleep 30'; done; echo went on\n"
+    )
     shell.type(f"bash {tmp_path}/all.sh\n")
     shell.until("began\r\n")
     shell.type("\x03")
