@@ -33,6 +33,8 @@ NOT_RUN = {
     "the image": "a build asks a registry for Python; tests/packaging builds and runs it without a network",
     "the proxies": "the same, and HAProxy's image; tests/packaging runs the supervisor behind both configurations",
     "a bare lease around a training script": "train.py is the reader's; tests/cli/test_acquire.py does the same",
+    "gpurun around a training script": "the same; tests/gpurun runs it in a real shell and against a real supervisor",
+    "a shim": "it installs into the reader's home; tests/gpurun/test_shim.py does it in another",
     "labels for a service of yours": "the service is the reader's; `check` reads its labels in a test below",
 }
 
