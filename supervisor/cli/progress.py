@@ -6,6 +6,7 @@ pipe a line each time something about it has changed, for a program a JSON objec
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any, Protocol
@@ -100,7 +101,10 @@ class Lines:
 
 
 class Screen(Lines):
-    """For a terminal: one line, kept up to date by a thread of rich's, with how long it has been waited."""
+    """For a terminal: one line, kept up to date by a thread of rich's, with how long it has been waited.
+
+    In the background somebody else draws there: then it is what goes into a pipe.
+    """
 
     def __init__(self, console: Console, prefix: str = "") -> None:
         super().__init__(prefix)
@@ -113,7 +117,10 @@ class Screen(Lines):
         self._console.print(Text(clean(f"{self._prefix}{text}")), soft_wrap=True)
 
     def waiting(self, now: Waiting) -> None:
-        if self._live is None:
+        if _behind():
+            self.settled()
+            super().waiting(now)
+        elif self._live is None:
             self._since = time.monotonic()
             self._now = now
             self._live = Live(
@@ -177,6 +184,14 @@ class Silence(Lines):
 
     def say(self, text: str) -> None:
         pass
+
+
+def _behind() -> bool:
+    """Whether another process group has the terminal. One that is not our own is nobody's."""
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) != os.getpgrp()
+    except (OSError, ValueError):
+        return False
 
 
 def _fields(now: Waiting) -> dict[str, Any]:

@@ -193,6 +193,21 @@ def test_a_wait_whose_turn_was_missed_while_it_was_stopped_queues_again(fake: Fa
     shell.until("it runs\r\n")
 
 
+def test_in_the_background_it_draws_no_live_line_over_the_prompt(fake: FakeServer, on_a_terminal: Callable[..., Shell]):
+    shell = on_a_terminal("bash", "--norc", "--noediting", "-i", TERM="xterm")
+    shell.until(PROMPT)
+    fake.take()
+    shell.type("gpurun -- echo it runs &\n")
+    shell.until("waiting for the GPU at place 1: comfyui holds the GPU (owner ann)\r\n")
+    looks = fake.looks
+    fake.until(lambda: fake.looks >= looks + 2)
+    fake.end("t-other", "released")
+    shell.until("it runs\r\n")
+
+    assert "(0:0" not in shell.shown
+    assert shell.shown.count("waiting for the GPU") == 1
+
+
 @pytest.mark.parametrize("keys", ["\x1a", "\x1a\x1a"])
 def test_where_no_shell_could_continue_it_ctrl_z_stops_nothing(
     fake: FakeServer, on_a_terminal: Callable[..., Shell], keys: str

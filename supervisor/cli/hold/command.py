@@ -55,7 +55,7 @@ async def obtain(borrower: Borrower, signals: Signals) -> Held | None:
         if held is not None or signals.first:
             return held
         signals.stop_asked = False
-        stop_ourselves(signal.SIGTSTP)
+        stop_ourselves(signal.SIGTSTP, group=False)
 
 
 async def hold(borrower: Borrower, signals: Signals, shown: Progress) -> None:
@@ -167,10 +167,13 @@ class _Running:
         try:
             self._keeping.result()
         except LeaseLost as lost:
-            if lost.reason != COMPLETED:
-                raise
-            self._keeping = self._borrower.token = None
-            self._shown.say(f"{self._borrower.wish.name} is done, and its lease has ended; the command goes on")
+            self._see_end(lost)
+
+    def _see_end(self, lost: LeaseLost) -> None:
+        if lost.reason != COMPLETED:
+            raise lost
+        self._keeping = self._borrower.token = None
+        self._shown.say(f"{self._borrower.wish.name} is done, and its lease has ended; the command goes on")
 
     async def _follow(self, number: signal.Signals) -> None:
         """The command was stopped: stop as well, so that the shell sees it, and go on when we are continued."""
@@ -184,8 +187,11 @@ class _Running:
         self._pause()
         stopped = _stop(self._borrower, self._job.pid, number if behind else signal.SIGTSTP, self._shown)
         if self._borrower.token is not None:
-            await self._borrower.check()
-            self._keep()
+            try:
+                await self._borrower.check()
+                self._keep()
+            except LeaseLost as lost:
+                self._see_end(lost)
         if behind and not stopped:
             await asyncio.sleep(BEHIND_S)  # nobody will ever give it the terminal: it must not spin on that
         self._job.resume(needs_terminal=behind)
@@ -228,15 +234,16 @@ class _Running:
 
 def _stop(borrower: Borrower, command: int | None, number: signal.Signals, shown: Progress) -> bool:
     """Stop ourselves while somebody else renews. Returns whether we were stopped."""
+    group = command is not None  # a Ctrl-Z that the command got has reached nobody else
     if borrower.token is None:
-        return stop_ourselves(number)
+        return stop_ourselves(number, group=group)
     shown.tell("stopped", "stopped; the lease is held and renewed until it goes on (fg) or is ended (kill)")
     try:
         with StandIn(borrower, command):
-            stopped = stop_ourselves(number)
+            stopped = stop_ourselves(number, group=group)
     except OSError as error:
         shown.say(f"nobody renews the lease meanwhile ({error}): it ends by its TTL")
-        stopped = stop_ourselves(number)
+        stopped = stop_ourselves(number, group=group)
     if stopped:
         shown.tell("continued", "")
     return stopped

@@ -64,8 +64,9 @@ class Terminal(Struct):
             self.give_to(os.getpgrp())
 
 
-def stop_ourselves(number: signal.Signals) -> bool:
-    """Stop our whole group, as the terminal would, until somebody continues it. Returns whether it was stopped.
+def stop_ourselves(number: signal.Signals, *, group: bool) -> bool:
+    """Stop until somebody continues us, with our whole ``group`` (a script around us) where the terminal has not told
+    it. Returns whether we were stopped.
 
     An orphaned group is not: there is no shell that could continue it. With SIGCONT blocked the one that continues us
     stays to be seen (a stop discards an earlier one).
@@ -73,7 +74,10 @@ def stop_ourselves(number: signal.Signals) -> bool:
     with _blocked(signal.SIGCONT):
         handler = signal.signal(number, signal.SIG_DFL)
         try:
-            os.killpg(os.getpgrp(), number)
+            if group:
+                os.killpg(os.getpgrp(), number)
+            else:
+                os.kill(os.getpid(), number)
             return signal.sigtimedwait([signal.SIGCONT], 0) is not None
         finally:
             signal.signal(number, handler)
