@@ -11,6 +11,7 @@ from supervisor.cli import errors
 from supervisor.cli.commands import completion, leases, reading, serving
 from supervisor.cli.commands.journal import journal_app
 from supervisor.cli.commands.serving import config_app
+from supervisor.cli.commands.shim import shim_app
 from supervisor.cli.commands.token import token_app
 from supervisor.cli.errors import Usage
 from supervisor.cli.options import epilog, exit_statuses
@@ -44,6 +45,7 @@ for part in (serving, reading, leases, completion):
 app.add_typer(journal_app)
 app.add_typer(config_app)
 app.add_typer(token_app)
+app.add_typer(shim_app)
 
 
 def _version(wanted: bool) -> None:
@@ -68,17 +70,30 @@ def run(arguments: list[str]) -> int:
     if split:
         at = arguments.index("--")
         arguments, command = arguments[:at], arguments[at + 1 :]
-    as_json = "--json" in arguments
-    completion.prepare()
+    if split and not command:
+        usage = Usage("there is no command after --", "write: gpu-supervisor acquire TARGET -- COMMAND")
+        return complain(usage, as_json="--json" in arguments)
+    return run_app(app, "gpu-supervisor", arguments, command)
+
+
+def run_gpurun(arguments: list[str]) -> int:
+    """Run one command line of ``gpurun``."""
+    from supervisor.cli.commands.gpurun import app as gpurun_app  # noqa: PLC0415
+
+    return run_app(gpurun_app, "gpurun", arguments)
+
+
+def run_app(program: typer.Typer, name: str, arguments: list[str], command: list[str] | None = None) -> int:
+    """Run a command line of one of our programs, and turn whatever ends it into an exit status."""
+    as_json = "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
+    completion.prepare(name)
     try:
-        if split and not command:
-            raise Usage("there is no command after --", "write: gpu-supervisor acquire TARGET -- COMMAND")
-        ended = app(args=arguments, prog_name="gpu-supervisor", obj=command, standalone_mode=False)
+        ended = program(args=arguments, prog_name=name, obj=command, standalone_mode=False)
     except WrongCommandLine as wrong:
         if type(wrong).__name__ == "NoArgsIsHelpError":
             wrong.show()  # which is the help
             return errors.USAGE
-        return complain(_usage(wrong), as_json=as_json)
+        return complain(_usage(wrong, name), as_json=as_json)
     except SupervisorError as error:
         return complain(error, as_json=as_json)
     except SystemExit as end:  # a pipe that was closed
@@ -86,9 +101,9 @@ def run(arguments: list[str]) -> int:
     return ended if isinstance(ended, int) else errors.OK
 
 
-def _usage(wrong: Any) -> Usage:
+def _usage(wrong: Any, program: str) -> Usage:
     """Say what is wrong with a command line, and what was meant."""
-    path = wrong.ctx.command_path if wrong.ctx is not None else "gpu-supervisor"
+    path = wrong.ctx.command_path if wrong.ctx is not None else program
     message, _, near = wrong.message.partition(". Did you mean ")  # typer's, of commands
     if hasattr(wrong, "possibilities"):  # an option that there is not
         near = f"{wrong.possibilities[0]}?" if wrong.possibilities else ""

@@ -43,6 +43,8 @@ ASK_TRIES = 3
 STILL_QUEUED = frozenset(
     {"gpu_busy", "scheduler_timeout", "engine_unavailable", "gpu_dirty", "storage_full", "shutting_down"}
 )
+#: Refusals that say what has become of a place while nobody was on the line for it.
+PLACE_GONE = frozenset({"ticket_expired", "lease_ended", "lease_unknown"})
 QUEUED = frozenset({"queued", "claimable"})
 
 
@@ -131,45 +133,69 @@ class Borrower:
         self._say = progress.say
         self._ttl_s = float(wish.ttl_s)
         self._ends_at: str | None = None
+        self._deadline: float | None = None
+        self._key = ""
+        self._renewed_at = -math.inf
+
+    def take_over(self, token: str) -> None:
+        """Hold what another process has got, and may have held for a while."""
+        self.token, self._renewed_at = token, -math.inf
 
     # ---- getting it
 
     async def obtain(self) -> Held:
         """Ask for the lease and wait for it as long as was wished.
 
+        Cancelled, it leaves the line and keeps the place in the queue; called again, it takes that up.
+
         Raises:
             Refused: it cannot be had, or not in the time that was wished for it (``retryable``).
             Unreachable: no server answered the first question. Later ones are repeated.
         """
-        deadline = math.inf if self.wish.wait_s is None else time.monotonic() + self.wish.wait_s
+        if self._deadline is None:
+            self._deadline = math.inf if self.wish.wait_s is None else time.monotonic() + self.wish.wait_s
         while True:
-            held = await self._ask()
+            taken_up = self.token is not None
+            held = None if taken_up else await self._ask()
             try:
-                if held.state in QUEUED or self.wish.waits_ready:
-                    held = await self._wait(deadline)
+                if held is None or held.state in QUEUED or self.wish.waits_ready:
+                    held = await self._wait(self._deadline)
             except Refused as refusal:
                 # The line was cut for longer than a claim window. A place is not worth giving up for that.
-                if refusal.code != "ticket_expired":
+                if refusal.code not in (PLACE_GONE if taken_up else {"ticket_expired"}):
                     raise
-                self._say("its turn came while the line was cut: queueing again")
+                self.token = None
+                self._say("its turn came while nobody was on the line: queueing again")
             else:
                 self._ttl_s = held.ttl_seconds or self._ttl_s
+                self._renewed_at = time.monotonic()
                 return held
 
     async def _ask(self) -> Held:
         """The same Idempotency-Key for every try: one whose answer was lost must not become a second lease."""
-        key = {"Idempotency-Key": str(uuid.uuid4())}
         for tries_left in reversed(range(ASK_TRIES)):
+            asked_before = bool(self._key)
+            self._key = self._key or str(uuid.uuid4())
             try:
                 held = await self._ask_for(
-                    "/v1/lease", {**self.wish.body, "wait_ready": False}, answer_s=ROOM_S + LATE_S, headers=key
+                    "/v1/lease",
+                    {**self.wish.body, "wait_ready": False},
+                    answer_s=ROOM_S + LATE_S,
+                    headers={"Idempotency-Key": self._key},
                 )
             except Unreachable as error:
                 if not error.asked or not tries_left:
                     raise
                 await asyncio.sleep(RETRY_S)
+            except Refused as refusal:
+                self._key = ""
+                untied = self.wish.pid is not None and refusal.context.get("field") == "pid"
+                if not tries_left or not (untied or (asked_before and refusal.code in PLACE_GONE)):
+                    raise
+                # The server cannot see our processes (a container's numbers differ): the TTL has to do.
+                self.wish = msgspec.structs.replace(self.wish, pid=None) if untied else self.wish
             else:
-                self.token = held.token
+                self.token, self._key = held.token, ""
                 return held
         raise AssertionError("the last try returns or raises")
 
@@ -239,9 +265,9 @@ class Borrower:
             LeaseLost: the lease has ended: released by somebody else, expired, done, or its target is gone.
         """
         tied = self.wish.pid is not None
-        renewed_at, cut, said = time.monotonic(), False, ""
+        cut, said = False, ""
         while True:
-            due_s = math.inf if tied else max(0.0, renewed_at + self._ttl_s / 3 - time.monotonic())
+            due_s = math.inf if tied else max(0.0, self._renewed_at + self._ttl_s / 3 - time.monotonic())
             await asyncio.sleep(min(RETRY_S, self._ttl_s / 3) if cut else min(CHECK_S, due_s))
             due = not tied and (cut or due_s <= CHECK_S)
             try:
@@ -254,11 +280,19 @@ class Borrower:
             if cut:
                 self._say("the server answers again")
             cut = False
-            if due:
-                renewed_at = time.monotonic()
             if line and line != said:
                 self._say(line)
             said = said if due else line
+
+    async def check(self) -> None:
+        """Renew now, and see whether the lease still lives. Trouble on the line is ``keep``'s to report.
+
+        Raises:
+            LeaseLost: as ``keep`` does.
+        """
+        with suppress(Unreachable, TimeoutError):
+            async with asyncio.timeout(CHECK_S):
+                await self._renew()
 
     async def _renew(self) -> str:
         try:
@@ -269,6 +303,7 @@ class Borrower:
         else:
             self._ttl_s = renewed.ttl_seconds
             self._tell_end(renewed.ends_at)
+        self._renewed_at = time.monotonic()
         return ""
 
     def _tell_end(self, ends_at: str | None) -> None:

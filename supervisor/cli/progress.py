@@ -1,4 +1,4 @@
-"""What ``acquire`` says while it works, always on stderr: for a terminal, for a pipe, or for a program.
+"""What ``acquire`` and ``gpurun`` say while they work, always on stderr: for a terminal, for a pipe, or for a program.
 
 A line that was said stays. What is waited for is a state: on a terminal one line that is rewritten in place, in a
 pipe a line each time something about it has changed, for a program a JSON object on a line.
@@ -6,6 +6,7 @@ pipe a line each time something about it has changed, for a program a JSON objec
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any, Protocol
@@ -51,37 +52,46 @@ class Progress(Protocol):
         """There is nothing to wait for any more."""
 
     def granted(self, text: str, lease: dict[str, Any]) -> None: ...
+    def tell(self, event: str, text: str, **fields: object) -> None:
+        """Say something that a program may want to act on: ``text`` ("": nothing) for people, the rest for it."""
+
     def __enter__(self) -> Progress: ...
     def __exit__(self, *error: object) -> None: ...
 
 
-def progress(*, as_json: bool) -> Progress:
+def progress(*, as_json: bool, prefix: str = "", stdout_is_ours: bool = True) -> Progress:
+    """``prefix``: where a command's own words are between ours. Without ``stdout_is_ours`` all goes to stderr."""
     if as_json:
-        return Records()
+        return Records(stdout_is_ours=stdout_is_ours)
     console = Console(stderr=True, highlight=False)
-    return Screen(console) if sys.stderr.isatty() and not console.is_dumb_terminal else Lines()
+    return Screen(console, prefix) if sys.stderr.isatty() and not console.is_dumb_terminal else Lines(prefix)
 
 
 class Lines:
     """For a pipe: nothing is said twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._said = ""
 
     def say(self, text: str) -> None:
-        say(text)
+        say(f"{self._prefix}{text}")
 
     def waiting(self, now: Waiting) -> None:
         # Not ``until``: it moves with each renewal of somebody else's lease, and that is no news.
         if now.line != self._said:
-            say(now.shown)
+            self.say(now.shown)
         self._said = now.line
 
     def settled(self) -> None:
         self._said = ""
 
     def granted(self, text: str, lease: dict[str, Any]) -> None:  # noqa: ARG002 - for programs
-        say(text)
+        self.say(text)
+
+    def tell(self, event: str, text: str, **fields: object) -> None:  # noqa: ARG002 - for programs
+        if text:
+            self.say(text)
 
     def __enter__(self) -> Lines:
         return self
@@ -91,20 +101,26 @@ class Lines:
 
 
 class Screen(Lines):
-    """For a terminal: one line, kept up to date by a thread of rich's, with how long it has been waited."""
+    """For a terminal: one line, kept up to date by a thread of rich's, with how long it has been waited.
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
+    In the background somebody else draws there: then it is what goes into a pipe.
+    """
+
+    def __init__(self, console: Console, prefix: str = "") -> None:
+        super().__init__(prefix)
         self._console = console
         self._now: Waiting | None = None
         self._since = 0.0
         self._live: Live | None = None
 
     def say(self, text: str) -> None:
-        self._console.print(Text(clean(text)), soft_wrap=True)
+        self._console.print(Text(clean(f"{self._prefix}{text}")), soft_wrap=True)
 
     def waiting(self, now: Waiting) -> None:
-        if self._live is None:
+        if _behind():
+            self.settled()
+            super().waiting(now)
+        elif self._live is None:
             self._since = time.monotonic()
             self._now = now
             self._live = Live(
@@ -120,22 +136,20 @@ class Screen(Lines):
         if live is not None:
             live.stop()
 
-    def granted(self, text: str, lease: dict[str, Any]) -> None:  # noqa: ARG002 - for programs
-        self.say(text)
-
     def __exit__(self, *_: object) -> None:
         self.settled()
 
     def _line(self) -> Text:
         waited_s = int(time.monotonic() - self._since)
         shown = clean(self._now.shown) if self._now is not None else ""
-        return Text.assemble(shown, " ", (f"({waited_s // 60}:{waited_s % 60:02d})", "cyan"))
+        return Text.assemble(self._prefix, shown, " ", (f"({waited_s // 60}:{waited_s % 60:02d})", "cyan"))
 
 
 class Records:
-    """For a program: JSON lines on stderr; the lease itself, when it is granted, is the line on stdout."""
+    """For a program: JSON lines on stderr; the lease, when it is granted, is a line on stdout where that is ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stdout_is_ours: bool) -> None:
+        self._stdout_is_ours = stdout_is_ours
         self._said: Waiting | None = None
 
     def say(self, text: str) -> None:
@@ -149,14 +163,35 @@ class Records:
     def settled(self) -> None:
         self._said = None
 
-    def granted(self, text: str, lease: dict[str, Any]) -> None:  # noqa: ARG002 - for people
-        print(msgspec.json.encode(lease).decode(), flush=True)
+    def granted(self, text: str, lease: dict[str, Any]) -> None:
+        if self._stdout_is_ours:
+            print(msgspec.json.encode(lease).decode(), flush=True)
+        else:
+            self.tell("granted", text, lease=lease)
+
+    def tell(self, event: str, text: str, **fields: object) -> None:
+        _record({"event": event, "message": text, **fields})
 
     def __enter__(self) -> Records:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class Silence(Lines):
+    """For nobody."""
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def _behind() -> bool:
+    """Whether another process group has the terminal. One that is not our own is nobody's."""
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) != os.getpgrp()
+    except (OSError, ValueError):
+        return False
 
 
 def _fields(now: Waiting) -> dict[str, Any]:

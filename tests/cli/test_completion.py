@@ -42,13 +42,15 @@ INSTALLED = [shell for shell in ASK if shutil.which(shell)]
 @pytest.fixture
 def environ(run, tmp_path: Path) -> dict[str, str]:
     """The command on the PATH under its name, as an installation puts it there."""
-    command = tmp_path / "bin" / "gpu-supervisor"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m supervisor.cli "$@"\n')
-    command.chmod(0o755)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, function in (("gpu-supervisor", "main"), ("gpurun", "gpurun_main")):
+        code = f"import sys; from supervisor.cli import {function} as run; sys.exit(run())"
+        (folder / name).write_text(f"#!/bin/sh\nexec {sys.executable} -c '{code}' \"$@\"\n")
+        (folder / name).chmod(0o755)
     for shell in ASK:
         (tmp_path / shell).write_text(run("completion", shell)[1])
-    return {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(tmp_path)}
 
 
 def complete(environ: dict[str, str], *words: str, shell: str = "bash") -> list[str]:
@@ -74,6 +76,7 @@ def known(fake: FakeServer, monkeypatch) -> None:
         pytest.param(["acquire", "--d"], ["--detach", "--dry-run"], id="an option"),
         pytest.param(["serve", "--claim"], ["--claim-window"], id="a setting"),
         pytest.param(["completion", ""], ["bash", "fish", "zsh"], id="a shell"),
+        pytest.param(["shim", "install", "--when"], ["--when-down"], id="an option of a shim"),
         pytest.param(["acquire", "ol"], ["ollama", "olmo"], id="a target to lease"),
         pytest.param(["why", "com"], ["comfyui"], id="a target to ask about"),
         pytest.param(["release", "--target", "com"], ["comfyui"], id="a target to release"),
@@ -82,6 +85,22 @@ def known(fake: FakeServer, monkeypatch) -> None:
 )
 def test_bash_completes(environ, words, expected):
     assert complete(environ, "gpu-supervisor", *words) == expected
+
+
+def test_gpurun_completes_with_a_script_of_its_own(environ, run):
+    script = run("completion", "bash", "gpurun")[1]
+    (Path(environ["HOME"]) / "bash").write_text(script)
+    ask = ASK["bash"].replace("gpu-supervisor", "gpurun")
+    done = subprocess.run(
+        ["bash", "--norc", "-c", ask, "bash", "gpurun", "--lo"],
+        env={**environ, "SCRIPT": f"{environ['HOME']}/bash"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+
+    assert done.stdout.split() == ["--loss-grace"]
 
 
 @pytest.mark.usefixtures("known")

@@ -15,8 +15,9 @@ import typer
 
 from supervisor import __version__
 from supervisor.api import ROUTES
-from supervisor.cli import errors
+from supervisor.cli import errors, gpurun_main
 from supervisor.cli.app import app
+from supervisor.cli.commands.gpurun import app as gpurun_app
 from supervisor.core.labels import LABELS, PREFIX
 from supervisor.core.problems import PROBLEMS
 from supervisor.engine import READ_ENDPOINTS, WRITE_ENDPOINTS
@@ -50,7 +51,8 @@ def commands() -> Iterator[tuple[str, Any]]:
             else:
                 yield prefix + name, command
 
-    return walk("", typer.main.get_command(app))
+    yield from walk("", typer.main.get_command(app))
+    yield "gpurun", typer.main.get_command(gpurun_app)
 
 
 def rows_of_commands() -> dict[str, str]:
@@ -146,12 +148,31 @@ def test_every_setting_is_a_flag_of_serve(run):
         assert setting.flag in out
 
 
-@pytest.mark.parametrize("command", ["", *(name for name, _ in commands())])
+@pytest.mark.parametrize("command", ["", *(name for name, _ in commands() if name != "gpurun")])
 def test_every_command_explains_itself(run, command):
     status, out, _ = run(*command.split(), "--help")
 
     assert status == 0
     assert out.startswith("Usage: gpu-supervisor")
+
+
+def test_gpurun_explains_itself(capfd):
+    assert gpurun_main(["--help"]) == 0
+    out = capfd.readouterr().out
+    assert out.startswith("Usage: gpurun")
+    assert "gpurun -n 4 -- torchrun" in out
+    assert gpurun_main(["--version"]) == 0
+    assert capfd.readouterr().out == f"gpurun {__version__}\n"
+
+
+def test_the_text_for_agents_is_right():
+    """It is pasted elsewhere, where no test holds it: its options and statuses are those of gpurun."""
+    text = README.split("**For agents**")[1].split("```")[1]
+    options = {name for one in typer.main.get_command(gpurun_app).params for name in one.opts}
+
+    assert set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", text)) <= options | {"--json"}
+    for status, words in {3: "busy", 4: "no supervisor", 5: "the lease was lost", 1: "refused for good"}.items():
+        assert f"{status} {words}" in " ".join(text.split())
 
 
 def test_the_version_is_said(run):
@@ -193,3 +214,4 @@ def test_a_wheel_has_every_module_and_the_command(tmp_path):
     assert {str(module) for module in modules} <= names
     assert "supervisor/py.typed" in names
     assert "gpu-supervisor = supervisor.cli:main" in points
+    assert "gpurun = supervisor.cli:gpurun_main" in points

@@ -35,6 +35,8 @@ NOT_RUN = {
     "a bare lease around a training script": "train.py is the reader's; tests/cli/test_acquire.py does the same",
     "a scrape": "it is Prometheus's own configuration; tests/metrics reads the page as Prometheus does",
     "a hook": "its receiver is the reader's; tests/hooks reads it as settings, and delivers to real receivers",
+    "gpurun around a training script": "the same; tests/gpurun runs it in a real shell and against a real supervisor",
+    "a shim": "it installs into the reader's home; tests/gpurun/test_shim.py does it in another",
     "labels for a service of yours": "the service is the reader's; `check` reads its labels in a test below",
 }
 

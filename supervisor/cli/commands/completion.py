@@ -10,8 +10,15 @@ import typer
 
 from supervisor.cli.options import epilog
 
-#: Set by the script when it asks for words.
-VARIABLE = "_GPU_SUPERVISOR_COMPLETE"
+
+def variable(program: str) -> str:
+    """Return what the script sets when it asks a program for words."""
+    return f"_{program.replace('-', '_').upper()}_COMPLETE"
+
+
+class Program(str, Enum):  # noqa: UP042 - as below
+    supervisor = "gpu-supervisor"
+    gpurun = "gpurun"
 
 
 class Shell(str, Enum):  # noqa: UP042 - typer reads the values of a plain one alike in all its versions
@@ -20,7 +27,12 @@ class Shell(str, Enum):  # noqa: UP042 - typer reads the values of a plain one a
     fish = "fish"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.", metavar="bash|zsh|fish")]) -> None:
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="Which shell.", metavar="bash|zsh|fish")],
+    program: Annotated[
+        Program, typer.Argument(help="Whose words.", metavar="[gpu-supervisor|gpurun]")
+    ] = Program.supervisor,
+) -> None:
     """Print a shell's completion script.
 
     It completes commands, options, and the names of targets, which come
@@ -29,12 +41,13 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.", metav
     # It is what typer's own --show-completion prints, and in no list of exports.
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
 
-    typer.echo(get_completion_script(prog_name="gpu-supervisor", complete_var=VARIABLE, shell=shell.value))
+    name = program.value
+    typer.echo(get_completion_script(prog_name=name, complete_var=variable(name), shell=shell.value))
 
 
-def prepare() -> None:
+def prepare(program: str) -> None:
     """Let typer answer the script, where it is the script that asks: only its own options would, else."""
-    if VARIABLE in os.environ:
+    if variable(program) in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
 
         completion_init()
@@ -44,6 +57,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=epilog(
             "source <(gpu-supervisor completion bash)",
+            "source <(gpu-supervisor completion bash gpurun)",
             "gpu-supervisor completion zsh > ~/.zfunc/_gpu-supervisor",
             "gpu-supervisor completion fish > ~/.config/fish/completions/gpu-supervisor.fish",
         )
