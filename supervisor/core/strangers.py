@@ -64,9 +64,13 @@ def judge(state: State, process: SeenProcess) -> Judged:
 
 def _container_of(state: State, process: SeenProcess) -> Container | None:
     """Return the outermost container of a process that the engine knows: what runs nested in it is its business."""
-    observed = state.observed
-    known = (observed.containers.get(id_) or observed.unlabelled.get(id_) for id_ in process.containers)
+    known = (known_container(state, id_) for id_ in process.containers)
     return next((container for container in known if container is not None), None)
+
+
+def known_container(state: State, id_: str) -> Container | None:
+    """Return a container that the engine knows, labelled or not."""
+    return state.observed.containers.get(id_) or state.observed.unlabelled.get(id_)
 
 
 def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
