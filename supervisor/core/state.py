@@ -197,12 +197,16 @@ class Dirty(Struct, frozen=True):
 
 
 class Suspect(Struct):
-    """A process that stands by nothing. ``asked_ms``: when it was sent SIGTERM; ``killed``: it was sent SIGKILL."""
+    """A process that stands by nothing. ``asked_ms``: when it was sent SIGTERM; ``killed``: it was sent SIGKILL.
+
+    ``forbidden``: the kernel lets us send it nothing, so it is left alone.
+    """
 
     since_ms: int
     reported: bool = False
     asked_ms: int | None = None
     killed: bool = False
+    forbidden: bool = False
 
 
 class Stale(Struct):
@@ -250,6 +254,7 @@ class Observed(Struct):
     seen_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
     processes: tuple[SeenProcess, ...] = ()
     suspects: dict[tuple[int, int], Suspect] = field(default_factory=dict)
+    process_limits: tuple[str, ...] = ()
     stirred_ms: int = -1_000_000
     synced: bool = False
     ever_synced: bool = False

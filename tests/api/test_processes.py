@@ -76,6 +76,13 @@ def test_its_user_is_told_by_number_and_its_containers_by_name_where_one_is_know
     assert (one.uid, one.container, one.containers) == (1_001, known, ("f" * 64, known, "e" * 64))
 
 
+def test_what_whoever_looks_may_not_see_or_do_is_said():
+    made = box()
+    made.feed(ProcessesSeen((), limited=("it may not signal",)))
+
+    assert processes_view(made.state, made.now).limited == ("it may not signal",)
+
+
 def test_what_limits_the_view_is_said():
     made = box()
     made.feed(VramRead((replace(CARD, processes=None),), problem="GPU 2 fell off the bus"))

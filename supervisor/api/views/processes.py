@@ -22,7 +22,7 @@ def processes_view(state: State, now: Now) -> ProcessesView:
         policy=state.settings.process_policy,
         gpus=tuple(_gpu(state, gpu) for gpu in gpus),
         processes=tuple(sorted(shown, key=lambda one: (one.gpus[0].gpu, -(one.used_mib or 0), one.pid))),
-        limited=(*problem, *silent, *([SIMULATED] if _is_simulated(state) else [])),
+        limited=(*problem, *silent, *state.observed.process_limits, *([SIMULATED] if _is_simulated(state) else [])),
     )
 
 
