@@ -28,6 +28,7 @@ from supervisor.core.model import Gpu
 from supervisor.core.state import Observed, Settings
 from supervisor.engine import Engine
 from supervisor.gpu.audit import ProcessAudit
+from supervisor.gpu.rights import limits, own_rights
 from supervisor.gpu.sources import open_gpus
 from supervisor.hooks.delivery import Hooks
 from supervisor.journal import Journal
@@ -135,7 +136,7 @@ async def _run(config: Config, journal: Journal) -> int:
 
     pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
-        pump.watch_processes(ProcessAudit(), ProcessesSeen)
+        _watch_processes(pump, config)
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
@@ -207,6 +208,17 @@ async def _run(config: Config, journal: Journal) -> int:
         await asyncio.gather(owner, web, *announcing, return_exceptions=True)
         await hooks.close(HOOKS_END_S)
     return 0
+
+
+def _watch_processes(pump: Pump, config: Config) -> None:
+    limited = limits(
+        own_rights(),
+        terminates=config.processes == "terminate",
+        allows_programs=any(entry.executable is not None for entry in config.processes_allow),
+    )
+    for sentence_ in limited:
+        log.warning("%s", sentence_)
+    pump.watch_processes(ProcessAudit(), lambda seen: ProcessesSeen(seen, limited))
 
 
 async def _first_of(*awaitables: asyncio.Task[Any] | Coroutine[Any, Any, Any]) -> None:

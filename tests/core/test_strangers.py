@@ -342,6 +342,21 @@ def test_a_signal_that_cannot_be_sent_is_said():
     assert [fact.outcome for fact in facts(box, SignalFailed)] == ["other_process", "forbidden", "unsupported"]
 
 
+def test_one_that_may_not_be_signalled_is_left_alone_and_says_why_and_is_not_said_to_have_been_asked():
+    box = Box(gpus=(FIRST,), **ENDS)
+    see(box, process())
+    box.advance(10)
+    box.feed(SignalSent(4_000, 77, 15, "forbidden"))
+    box.advance(900)
+    see(box, process())
+
+    assert [fact.signal for fact in facts(box, ProcessSignalled)] == ["SIGTERM"], "no SIGKILL is tried"
+    assert len(facts(box, SignalFailed)) == 1
+    assert judge(box.state, process()).why_spared == "the supervisor may not signal it"
+    (suspect,) = box.state.observed.suspects.values()
+    assert (suspect.asked_ms, suspect.killed) == (None, False)
+
+
 def test_nothing_is_signalled_that_cannot_be_written():
     box = Box(gpus=(FIRST,), **ENDS)
     see(box, process())

@@ -198,7 +198,7 @@ def register(app: typer.Typer) -> None:
             "gpu-supervisor acquire llm --dry-run",
             "gpu-supervisor acquire --bare -- python3 train.py",
             "gpu-supervisor acquire --bare --gpus 2 --vram 8GiB --class high -- torchrun train.py",
-            "gpu-supervisor acquire --bare --pid $$ --detach    # as long as this shell or script lives",
+            "gpu-supervisor acquire --bare --pid 4711 --detach",
             "token=$(gpu-supervisor acquire llm --detach --ttl 30m)",
             statuses=(OK, FAILED, USAGE, BUSY, UNREACHABLE, LOST),
             more="With -- COMMAND: the command's own status; 128 and the signal's number where a signal ended it, or "
