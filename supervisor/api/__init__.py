@@ -35,6 +35,7 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/lease/{token}/claim": {"POST": leasing.claim},
     "/readyz": {"GET": plain.readyz},
     "/status": {"GET": plain.status},
+    "/v1/leases/{id}": {"DELETE": leasing.force_end},
     "/acquire": {"POST": plain.acquire},
     "/release": {"POST": plain.release},
     "/v1/status": {"GET": reading.status},

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from supervisor.api import describe_examples as example
 from supervisor.api.describe_fields import TARGET_PATTERN
-from supervisor.api.schemas import AcquireBody, ClaimBody, EmptyBody, EventsQuery, LeaseBody, ReleaseBody
+from supervisor.api.schemas import AcquireBody, ClaimBody, EmptyBody, EventsQuery, ForceEndQuery, LeaseBody, ReleaseBody
 from supervisor.api.shapes import (
     AcquireAnswer,
     EndedView,
@@ -131,6 +131,12 @@ _TARGET = Param(
     meaning="The target's name: the value of its label `gpu.target`.",
     schema={"type": "string", "pattern": TARGET_PATTERN},
     example="comfyui",
+)
+_LEASE_ID = Param(
+    name="id",
+    meaning="A lease or a ticket by its public id, as the status and the audit name it. It is no token.",
+    schema={"type": "string", "pattern": "^[ -.0-~]{1,100}$"},
+    example="l_8f3kQ2mXw1aZ",
 )
 _GPU = Param(
     name="uuid",
@@ -282,6 +288,28 @@ OPERATIONS: dict[Key, Operation] = {
                     what="It has ended, now or before.",
                     shapes=(ReleasedAnswer,),
                     examples={"released": example.RELEASED, "nothing to release": example.NOT_RELEASED},
+                ),
+            )
+        },
+        codes=_OVER,
+    ),
+    ("DELETE", "/v1/leases/{id}"): Operation(
+        id="endLeaseByForce",
+        tag="leases",
+        summary="End somebody else's lease, or cancel a ticket, by its public id",
+        description="For operators, without the token. Exactly this one: whoever else holds the same target keeps it, "
+        "and the target stays resident until something needs the room. A granted ticket keeps its id: `only=ticket` "
+        f"spares the lease that it may have become meanwhile. Again does no harm. {_NO_BODY}",
+        path=(_LEASE_ID,),
+        query=ForceEndQuery,
+        body=EmptyBody,
+        requests={"nothing": {}},
+        answers={
+            200: (
+                Shown(
+                    what="It has ended, now or before; `reason` says why nothing was done.",
+                    shapes=(ReleasedAnswer,),
+                    examples={"ended": example.RELEASED, "nothing to end": example.NOT_ENDED},
                 ),
             )
         },

@@ -182,6 +182,7 @@ ENDED = EndedView(id=_LEASE_ID, what="lease", target="comfyui", consumer="comfyu
 RENEWED = RenewAnswer(TOKEN, _LATER, 300, None)
 RENEWED_TOLD = RenewAnswer(TOKEN, _LATER, 300, _UNTIL)
 RELEASED = ReleasedAnswer(released=True)
+NOT_ENDED = ReleasedAnswer(released=False, reason="unknown_or_ended")
 NOT_RELEASED = ReleasedAnswer(released=False, reason="unknown_or_expired")
 FORECAST = ForecastAnswer(
     would="wait",

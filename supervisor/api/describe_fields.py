@@ -191,6 +191,7 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("EventsQuery", "target"): "Only facts about this target.",
     ("ForeignProcess", "container"): "The full id of the container that it is in; null: none.",
     ("ForeignProcess", "used_mib"): "What it uses of the GPU, in MiB; null: the driver does not say.",
+    ("ForceEndQuery", "only"): "What it must still be, or nothing is done: `lease` or `ticket`.",
     ("ForecastAnswer", "code"): "What it would be refused with, now or after a wait of 0 s; null if it is granted.",
     (
         "GpuUse",
