@@ -15,6 +15,7 @@ import uvloop
 
 from supervisor import __version__
 from supervisor.api import build_app
+from supervisor.api.past import Past
 from supervisor.api.sentences import sentence
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint, load_secret
@@ -116,6 +117,7 @@ async def _run(config: Config, journal: Journal) -> int:
     pump = Pump(kernel, journal, engine, gpus, clock, _log_fact, manager)
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
         pump.watch_processes(ProcessAudit(), ProcessesSeen)
+    past = Past()
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
@@ -123,6 +125,7 @@ async def _run(config: Config, journal: Journal) -> int:
         version=__version__,
         host=config.host,
         allowed_hosts=config.allowed_hosts,
+        past=past,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -155,6 +158,7 @@ async def _run(config: Config, journal: Journal) -> int:
 
     owner = asyncio.create_task(pump.run(started), name="owner")
     web = asyncio.create_task(listen(), name="web")
+    following = asyncio.create_task(past.follow(pump), name="history")
     manager.status("not in sync with the container engine yet")
     for url in dict.fromkeys(filter(None, (config.docker_host, config.docker_write_host))):
         if denial := socket_denial(url):
@@ -175,9 +179,9 @@ async def _run(config: Config, journal: Journal) -> int:
     finally:
         engine.close()
         gpus.close()
-        for task in (owner, web, *announcing):
+        for task in (owner, web, following, *announcing):
             task.cancel()
-        await asyncio.gather(owner, web, *announcing, return_exceptions=True)
+        await asyncio.gather(owner, web, following, *announcing, return_exceptions=True)
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from supervisor.api.logs import REFUSAL_S, LogTails
+from supervisor.api.past import Past
 from supervisor.api.problems import RequestRefused
 from supervisor.api.times import epoch_s, rfc3339
 from supervisor.api.tokens import TokenMint
@@ -21,6 +22,7 @@ class Context(Struct, frozen=True, kw_only=True):
     mint: TokenMint
     tails: LogTails
     version: str
+    past: Past
 
     def expires_wall_ms(self, granted: Granted) -> int | None:
         """Return when a lease expires, in Unix milliseconds. None: it has no TTL now."""

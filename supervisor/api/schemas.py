@@ -95,5 +95,11 @@ class EventsQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
+class HistoryQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``GET /v1/history``."""
+
+    span: Literal["hour", "day"] = "hour"
+
+
 class EmptyQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Calls that take no query."""
