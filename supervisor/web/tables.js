@@ -5,7 +5,9 @@ import { colour } from "./colours.js";
 import { clock, day, forWhom, serverNow, size, span } from "./words.js";
 
 const QUEUE_SHOWN = 100;
-const AUDIT_SHOWN = 200;
+const OLDER = "Older decisions: gpu-supervisor audit";
+const AUDIT_KEPT = 300;
+const AUDIT_SHOWN = 40;
 
 function name(cell, target) {
   fillOnce(cell, String(target), () => [
@@ -37,9 +39,9 @@ export class Leases {
         { title: "Target", fill: (cell, one) => name(cell, one.target) },
         { title: "Owner", fill: (cell, one) => fillText(cell, one.owner) },
         { title: "State", fill: (cell, one) => fillText(cell, one.why ? `${one.state}: ${one.why}` : one.state) },
-        { title: "Memory", class: "number", fill: (cell, one) => fillText(cell, one.vram_mib === null ? "all" : size(one.vram_mib)) },
         { title: "GPUs", fill: (cell, one) => fillText(cell, one.gpus.map((uuid) => this.index.get(uuid) ?? uuid).join(", ")) },
-        { title: "Ends in", class: "number", fill: (cell, one) => left(cell, one.ends_at ?? one.expires_at, "no limit") },
+        { title: "Memory", class: "number", fill: (cell, one) => fillText(cell, one.vram_mib === null ? "all" : size(one.vram_mib)) },
+        { title: "Time left", class: "number", fill: (cell, one) => left(cell, one.ends_at ?? one.expires_at, "no limit") },
         {
           title: "Act",
           class: "acts",
@@ -151,18 +153,32 @@ export class Audit {
       ],
       "Nothing has happened yet.",
     );
+    this.all = false;
+    this.rest = el("button", { type: "button", on: { click: () => this.showRest() } }, "Show more");
+    byId("audit").append(this.rest);
+    this.last = [() => true, false];
+  }
+
+  showRest() {
+    this.all = true;
+    this.show(...this.last);
+    byId("audit-heading").focus();
   }
 
   /** Take events, oldest first; one that is known already is passed over. */
   take(events) {
     const newest = this.events[0]?.seq ?? 0;
     const fresh = events.filter((one) => one.seq > newest);
-    this.events = [...fresh.reverse(), ...this.events].slice(0, AUDIT_SHOWN);
+    this.events = [...fresh.reverse(), ...this.events].slice(0, AUDIT_KEPT);
   }
 
   show(matches, filtered) {
     const empty = filtered ? "No decision matches." : "Nothing has happened yet.";
-    this.table.show(this.events.filter((one) => matches(one.sentence)), (one) => one.seq, "", empty);
+    const found = this.events.filter((one) => matches(one.sentence));
+    this.last = [matches, filtered];
+    this.rest.hidden = this.all || found.length <= AUDIT_SHOWN;
+    const listed = this.all ? found : found.slice(0, AUDIT_SHOWN);
+    this.table.show(listed, (one) => one.seq, this.all && this.events.length === AUDIT_KEPT ? OLDER : "", empty);
   }
 }
 

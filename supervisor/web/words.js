@@ -20,7 +20,7 @@ export function span(seconds) {
 
 const clockFormat = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const shortFormat = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const dayFormat = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium" });
+const dayFormat = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
 export const clock = (time) => clockFormat.format(new Date(time));
 export const shortClock = (time) => shortFormat.format(new Date(time));
