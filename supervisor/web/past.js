@@ -43,7 +43,8 @@ class Figure {
     this.rows = el("tbody");
     this.caption = el("span", { class: "hidden" });
     const table = tableOf(el("caption", {}, this.caption), ROWS.map((title) => [title]), this.rows);
-    this.list = el("details", {}, el("summary", {}, "As a table"), table);
+    this.list = el("details", { on: { toggle: () => this.showRows() } }, el("summary", {}, "As a table"), table);
+    this.key = "";
     this.none = el("p", { class: "quiet" }, "Nobody held it.");
     this.root = el("article", { class: "card past" }, this.title, this.band, el("div", { class: "plot" }, this.curve, this.peak), this.axis, this.none, this.list);
   }
@@ -55,7 +56,8 @@ class Figure {
     this.showAxis(frame);
     this.none.hidden = holds.length > 0;
     this.list.hidden = holds.length === 0;
-    this.showRows(gpu, holds, frame);
+    this.listed = { gpu, holds, frame };
+    this.showRows();
   }
 
   /** Draw each hold into the first lane that is free by then: several may share a GPU. */
@@ -107,12 +109,15 @@ class Figure {
     this.axis.replaceChildren(...ticks.map((tick) => el("span", {}, tick)));
   }
 
-  showRows(gpu, holds, frame) {
-    if (!this.list.open && this.rows.dataset.key === String(holds.length)) return;
-    this.rows.dataset.key = String(holds.length);
+  /** Fill the table while it is open, anew only when another hold began or ended: a reader keeps the place. */
+  showRows() {
+    const { gpu, holds, frame } = this.listed;
+    const key = this.list.open ? JSON.stringify([frame.kind, holds]) : "";
+    if (this.key === key) return;
+    this.key = key;
     setText(this.caption, `Who held GPU ${gpu.index} in the last ${frame.kind}, the newest first`);
     this.rows.replaceChildren(
-      ...holds.toReversed().map((hold) => {
+      ...(this.list.open ? holds : []).toReversed().map((hold) => {
         const to = hold.ended_at === null ? frame.end : Date.parse(hold.ended_at);
         const cells = [
           named(whose(hold)),

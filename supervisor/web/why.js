@@ -27,12 +27,10 @@ function told(why, events) {
     el("li", {}, el("time", { datetime: one.time }, day(one.time)), " ", named(one.sentence)),
   );
   return [
-    el("p", { class: "answer" }, named(sentence(why.sentence))),
+    el("p", { class: "answer" }, named(why.sentence)),
     by,
     el("p", {}, "To get the GPU: ", el("code", {}, shown(why.command))),
     el("h3", {}, "What happened to it, the newest first"),
     el("ol", { class: "story" }, ...lines),
   ].filter((one) => one !== null);
 }
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + ".";
