@@ -36,7 +36,7 @@ async def history(api: Context, call: Call) -> Answer:
         sampled_since=told(past.samples.since_ms),
         known_since=told(past.timeline.known_since_ms),
         gpus=tuple(_gpu_past(past.samples, gpu, span_ms, now) for gpu in gpus),
-        holds=tuple(_hold(held, now) for held in past.holds(now, open_now, span_ms)),
+        holds=tuple(_hold(held) for held in past.holds(now, open_now, span_ms)),
     )
     return answer(view)
 
@@ -53,14 +53,14 @@ def _gpu_past(samples: Samples, gpu: Gpu, span_ms: int, now: Now) -> GpuPast:
     )
 
 
-def _hold(held: Held, now: Now) -> Hold:
+def _hold(held: Held) -> Hold:
     return Hold(
         kind=held.kind,
         id=held.id,
         target=held.target,
         owner=held.owner,
         gpus=held.gpus,
-        began_at=rfc3339(now.wall_of(held.began_ms)),
-        ended_at=rfc3339(now.wall_of(held.ended_ms)) if held.ended_ms is not None else None,
+        began_at=rfc3339(held.began_wall_ms),
+        ended_at=rfc3339(held.ended_wall_ms) if held.ended_wall_ms is not None else None,
         reason=held.reason,
     )

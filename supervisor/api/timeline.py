@@ -22,7 +22,8 @@ HOLDS_MAX = 2_000
 class Held(Struct, frozen=True, kw_only=True):
     """A stretch of time in which a lease or a resident target had room on ``gpus`` (empty: nobody knows which).
 
-    Times are supervisor time in milliseconds. ``ended_ms`` None: it still holds.
+    Supervisor time in milliseconds orders them; wall time, as it was told then, is for people. ``ended_ms`` None: it
+    still holds.
     """
 
     kind: Literal["lease", "resident"]
@@ -31,7 +32,9 @@ class Held(Struct, frozen=True, kw_only=True):
     owner: str | None
     gpus: tuple[str, ...]
     began_ms: int
+    began_wall_ms: int
     ended_ms: int | None = None
+    ended_wall_ms: int | None = None
     reason: str = ""
 
     @property
@@ -64,36 +67,44 @@ class Timeline:
         match fact:
             case LeaseGranted():
                 if fact.terms.target is not None:
-                    self._end(("resident", fact.terms.target), fact.at_ms, "leased")
-                self._begin("lease", fact.id, fact.terms.target, fact.terms.owner, fact.gpus, fact.at_ms)
+                    self._end(("resident", fact.terms.target), fact, "leased")
+                self._begin(fact, "lease", fact.id, fact.terms.target, fact.terms.owner, fact.gpus)
             case LeaseEnded():
-                ended = self._end(("lease", fact.id), fact.at_ms, fact.reason)
+                ended = self._end(("lease", fact.id), fact, fact.reason)
                 if fact.resident and ended is not None:
-                    self._begin("resident", None, fact.target, None, ended.gpus, fact.at_ms)
+                    self._begin(fact, "resident", None, fact.target, None, ended.gpus)
             case ResidencyBegan():
-                self._begin("resident", None, fact.target, None, fact.gpus, fact.at_ms)
+                self._begin(fact, "resident", None, fact.target, None, fact.gpus)
             case ResidencyEnded():
-                self._end(("resident", fact.target), fact.at_ms, fact.reason)
+                self._end(("resident", fact.target), fact, fact.reason)
             case _:
                 pass
 
     def _begin(
         self,
+        fact: AnyFact,
         kind: Literal["lease", "resident"],
         id_: str | None,
         target: str | None,
         owner: str | None,
         gpus: tuple[str, ...],
-        at_ms: int,
     ) -> None:
-        held = Held(kind=kind, id=id_, target=target, owner=owner, gpus=gpus, began_ms=at_ms)
+        held = Held(
+            kind=kind,
+            id=id_,
+            target=target,
+            owner=owner,
+            gpus=gpus,
+            began_ms=fact.at_ms,
+            began_wall_ms=fact.wall_ms,
+        )
         self.open[held.key] = held
 
-    def _end(self, key: tuple[str, str], at_ms: int, reason: str) -> Held | None:
+    def _end(self, key: tuple[str, str], fact: AnyFact, reason: str) -> Held | None:
         held = self.open.pop(key, None)
         if held is None:
             return None
-        ended = replace(held, ended_ms=at_ms, reason=reason)
+        ended = replace(held, ended_ms=fact.at_ms, ended_wall_ms=fact.wall_ms, reason=reason)
         self.ended.append(ended)
         if len(self.ended) > HOLDS_MAX:
             self.known_since_ms = self.ended.popleft().ended_ms
@@ -116,6 +127,7 @@ def holding(state: State) -> list[Held]:
             owner=lease.terms.owner,
             gpus=lease.gpus,
             began_ms=lease.granted_at_ms,
+            began_wall_ms=lease.granted_wall_ms,
         )
         for lease in durable.leases.values()
     ]
@@ -127,6 +139,7 @@ def holding(state: State) -> list[Held]:
             owner=None,
             gpus=resident.gpus,
             began_ms=resident.since_ms,
+            began_wall_ms=resident.since_wall_ms,
         )
         for resident in durable.residents.values()
     ]
