@@ -15,6 +15,10 @@ import { forWhom } from "./words.js";
 const LOOK_MS = 2_000;
 const PAST_MS = 10_000;
 const AFTER_EVENT_MS = 60;
+// A storm of decisions, or a queue of thousands, must not make the page a burden to the server.
+const BETWEEN_MS = 400;
+const LONG_QUEUE = 500;
+const LONG_LOOK_MS = 10_000;
 const NEWS_MS = 3_000;
 const AUDIT_FIRST = 100;
 
@@ -206,14 +210,27 @@ function line(state, text) {
 }
 
 let soon = 0;
+let lookedAt = 0;
+
+/** Look a moment after a decision: what comes together is fetched once. */
 function lookSoon() {
   if (soon) return;
   soon = setTimeout(() => {
     soon = 0;
+    lookedAt = Date.now();
     look();
     lookBack();
     showAudit();
-  }, AFTER_EVENT_MS);
+  }, Math.max(AFTER_EVENT_MS, lookedAt + between() - Date.now()));
+}
+
+function between() {
+  return (seen.status?.queue.length ?? 0) > LONG_QUEUE ? LONG_LOOK_MS : BETWEEN_MS;
+}
+
+function lookNow() {
+  if (between() === BETWEEN_MS) look();
+  else lookSoon();
 }
 
 const stream = new Stream(
@@ -319,7 +336,7 @@ for (const kind of ["hour", "day"]) {
 }
 
 showKey();
-every(LOOK_MS, look);
+every(LOOK_MS, lookNow);
 every(1_000, show);
 every(PAST_MS, lookBack);
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && lookSoon());

@@ -12,12 +12,11 @@ import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.sync_api import Page, expect
 
-from tests.conftest import Stack
+from tests.conftest import Stack, until
 from tests.e2e.conftest import Server
 from tests.web.conftest import OpenPage
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(90)]
-Until = Callable[..., Any]
 
 NASTY = [
     "<script>window.pwned=1</script>",
@@ -31,7 +30,7 @@ NASTY = [
 
 
 def test_a_hand_over_is_seen_as_it_happens(
-    served: Server, open_page: OpenPage, make_stack: Callable[..., Stack], until: Until
+    served: Server, open_page: OpenPage, make_stack: Callable[..., Stack]
 ) -> None:
     first, second = make_stack("single"), make_stack("single")
     until(lambda: {served.target_state(one.target) for one in (first, second)} == {"stopped"})
@@ -117,7 +116,7 @@ def test_the_keyboard_alone_is_enough(served: Server, open_page: OpenPage) -> No
     page.keyboard.press("Enter")
     expect(page.locator("#leases")).to_contain_text("Nobody holds a GPU.")
     # The button is gone: the focus is not lost with it.
-    page.wait_for_function("document.activeElement !== document.body")
+    until(lambda: page.evaluate("document.activeElement !== document.body"))
 
 
 def test_names_are_never_markup(served: Server, open_page: OpenPage) -> None:
@@ -222,7 +221,7 @@ def test_it_needs_nothing_from_elsewhere_and_forbids_it(served: Server, open_pag
     page.evaluate(
         "() => { const s = document.createElement('style'); s.textContent = '*{}'; document.head.append(s); }"
     )
-    page.wait_for_function("window.broken.length === 1")
+    until(lambda: page.evaluate("window.broken.length === 1"))
     with pytest.raises(Exception, match="TrustedHTML"):
         page.evaluate("document.body.innerHTML = '<b>x</b>'")
     page.evaluate("window.broken = []")
