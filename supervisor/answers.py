@@ -468,6 +468,44 @@ class Events(Struct, frozen=True):
     after: int
 
 
+class GpuPast(Struct, frozen=True, kw_only=True):
+    """One GPU over a span: a value for each step, oldest first; null where nobody looked or nobody could read it."""
+
+    uuid: str
+    index: int
+    name: str
+    total_mib: int | None
+    used_mib: tuple[int | None, ...]
+    utilization_percent: tuple[int | None, ...]
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A stretch of time in which a lease, or a target that ran on without one, had room on GPUs."""
+
+    kind: Literal["lease", "resident"]
+    id: str | None
+    target: str | None
+    owner: str | None
+    gpus: tuple[str, ...]
+    began_at: str
+    ended_at: str | None
+    reason: str
+
+
+class HistoryView(Struct, frozen=True, kw_only=True):
+    """``GET /v1/history``. Who held is taken from the audit; memory is only remembered since the last start."""
+
+    span: Literal["hour", "day"]
+    began_at: str
+    ended_at: str
+    step_seconds: int
+    first_at: str
+    sampled_since: str | None
+    known_since: str | None
+    gpus: tuple[GpuPast, ...]
+    holds: tuple[Hold, ...]
+
+
 class Why(Struct, frozen=True, kw_only=True):
     """``stopped``: the decision that last stopped it, or kept it from running; None if none is remembered.
 

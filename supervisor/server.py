@@ -17,6 +17,7 @@ import uvloop
 from supervisor import __version__
 from supervisor.api import build_app
 from supervisor.api.gate import Gate
+from supervisor.api.past import Past
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint, load_secret
 from supervisor.clock import Clock, read_boot_id
@@ -137,6 +138,7 @@ async def _run(config: Config, journal: Journal) -> int:
     pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
         _watch_processes(pump, config)
+    past = Past()
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
@@ -150,6 +152,7 @@ async def _run(config: Config, journal: Journal) -> int:
         ),
         host=config.host,
         allowed_hosts=config.allowed_hosts,
+        past=past,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -183,6 +186,7 @@ async def _run(config: Config, journal: Journal) -> int:
 
     owner = asyncio.create_task(pump.run(started), name="owner")
     web = asyncio.create_task(listen(), name="web")
+    following = asyncio.create_task(past.follow(pump), name="history")
     manager.status("not in sync with the container engine yet")
     for url in dict.fromkeys(filter(None, (config.docker_host, config.docker_write_host))):
         if denial := socket_denial(url):
@@ -203,9 +207,9 @@ async def _run(config: Config, journal: Journal) -> int:
     finally:
         engine.close()
         gpus.close()
-        for task in (owner, web, *announcing):
+        for task in (owner, web, following, *announcing):
             task.cancel()
-        await asyncio.gather(owner, web, *announcing, return_exceptions=True)
+        await asyncio.gather(owner, web, following, *announcing, return_exceptions=True)
         await hooks.close(HOOKS_END_S)
     return 0
 

@@ -62,7 +62,7 @@ LACKED = pytest.StashKey[dict[str, list[str]]]()
 #: Fixtures that start a daemon of their own.
 NEED_DOCKERD = {"private_engine", "own_dockerd"}
 #: Fixtures that are a program, which tests/run brings where it can.
-NEED_PROGRAM = {"curl": "curl", "haproxy": "haproxy", "systemd_analyze": "systemd-analyze"}
+NEED_PROGRAM = {"curl": "curl", "haproxy": "haproxy", "systemd_analyze": "systemd-analyze", "chromium": "chromium"}
 
 
 def lacks(item: pytest.Item) -> str | None:

@@ -8,13 +8,14 @@ from functools import partial
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from supervisor.api import describe_routes, leasing, plain, reading
+from supervisor.api import describe_routes, history, leasing, plain, reading, web_page
 from supervisor.api.call import Call, Endpoint, refused, send_answer
 from supervisor.api.context import Context, Meter
 from supervisor.api.gate import Gate
 from supervisor.api.guard import Guard
 from supervisor.api.logs import LogTails
 from supervisor.api.openapi import not_described
+from supervisor.api.past import Past
 from supervisor.api.problems import Answer, refuse
 from supervisor.api.roles import NEEDED
 from supervisor.api.stream import EventsEndpoint
@@ -38,6 +39,7 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/lease/{token}/claim": {"POST": leasing.claim},
     "/readyz": {"GET": plain.readyz},
     "/status": {"GET": plain.status},
+    "/v1/leases/{id}": {"DELETE": leasing.force_end},
     "/acquire": {"POST": plain.acquire},
     "/release": {"POST": plain.release},
     "/v1/status": {"GET": reading.status},
@@ -50,6 +52,9 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/healthz": {"GET": _healthz},
     "/metrics": {"GET": plain.metrics},
     "/v1/events": {"GET": reading.events},
+    "/v1/history": {"GET": history.history},
+    "/": {"GET": web_page.page},
+    "/web/{file}": {"GET": web_page.file},
     "/openapi.json": {"GET": describe_routes.openapi},
     "/docs": {"GET": describe_routes.docs},
 }
@@ -74,6 +79,7 @@ def build_app(
     gate: Gate,
     host: str = "127.0.0.1",
     allowed_hosts: Iterable[str] = (),
+    past: Past | None = None,
 ) -> ASGIApp:
     """Return the API as an ASGI app.
 
@@ -83,8 +89,18 @@ def build_app(
         logs: Returns the last log lines of a container (by id); its trouble is nobody else's.
         host: The address that it will listen on; as a ``Host`` it is ours, like the names of loopback.
         allowed_hosts: More names that are ours.
+        past: What is remembered for the history; whoever gives one has it ``follow``.
     """
-    api = Context(desk=desk, meter=meter, mint=mint, tails=LogTails(logs), gate=gate, version=version, kept=Kept())
+    api = Context(
+        desk=desk,
+        meter=meter,
+        mint=mint,
+        tails=LogTails(logs),
+        gate=gate,
+        version=version,
+        kept=Kept(),
+        past=past or Past(),
+    )
     routes = [Route(path, _endpoint(api, path, handlers)) for path, handlers in ROUTES.items()]
     # A redirect to a path with a slash would carry the token that the path holds into a header.
     router = Router(routes, redirect_slashes=False, default=partial(_not_found, meter))

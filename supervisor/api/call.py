@@ -216,12 +216,16 @@ def answer(value: object, status: int = 200) -> Answer:
 
 
 def head_of(answer: Answer) -> list[tuple[bytes, bytes]]:
-    return [
+    """Return the headers of an answer; its own replace those that all answers have."""
+    own = {name for name, _ in answer.headers}
+    head = [
         (b"content-type", answer.content_type),
         (b"content-length", str(len(answer.body)).encode()),
-        *COMMON_HEADERS,
+        *(header for header in COMMON_HEADERS if header[0] not in own),
         *answer.headers,
     ]
+    # A length in it would be that of the whole. Source: RFC 9110, section 8.6.
+    return head if answer.status != 304 else [header for header in head if header[0] != b"content-length"]
 
 
 async def send_answer(send: Send, answer: Answer) -> None:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from supervisor.api.gate import Gate
 from supervisor.api.logs import REFUSAL_S, LogTails
+from supervisor.api.past import Past
 from supervisor.api.problems import RequestRefused
 from supervisor.api.times import epoch_s, rfc3339
 from supervisor.api.tokens import TokenMint
@@ -37,6 +38,7 @@ class Context(Struct, frozen=True, kw_only=True):
     gate: Gate
     version: str
     kept: Kept
+    past: Past
 
     def expires_wall_ms(self, granted: Granted) -> int | None:
         """Return when a lease expires, in Unix milliseconds. None: it has no TTL now."""

@@ -17,6 +17,7 @@ from supervisor.answers import (
     Events,
     EvictAnswer,
     ForecastAnswer,
+    HistoryView,
     LeaseAnswer,
     LeaseView,
     OpenedAnswer,
@@ -36,7 +37,16 @@ from supervisor.answers import (
 )
 from supervisor.api import describe_examples as example
 from supervisor.api.describe_fields import TARGET_PATTERN
-from supervisor.api.schemas import AcquireBody, ClaimBody, EmptyBody, EventsQuery, LeaseBody, ReleaseBody
+from supervisor.api.schemas import (
+    AcquireBody,
+    ClaimBody,
+    EmptyBody,
+    EventsQuery,
+    ForceEndQuery,
+    HistoryQuery,
+    LeaseBody,
+    ReleaseBody,
+)
 
 Method = Literal["GET", "POST", "DELETE"]
 Key = tuple[str, str]
@@ -134,6 +144,12 @@ _TARGET = Param(
     schema={"type": "string", "pattern": TARGET_PATTERN},
     example="comfyui",
 )
+_LEASE_ID = Param(
+    name="id",
+    meaning="A lease or a ticket by its public id, as the status and the audit name it. It is no token.",
+    schema={"type": "string", "pattern": "^[ -.0-~]{1,100}$"},
+    example="l_8f3kQ2mXw1aZ",
+)
 _GPU = Param(
     name="uuid",
     meaning="The GPU, by its UUID.",
@@ -159,6 +175,24 @@ _LAST_EVENT = Param(
     "Browsers send it by themselves when they reconnect.",
     schema={"type": "string", "pattern": "^[0-9]{1,18}$"},
     example="41",
+)
+
+_WEB_FILE = Param(
+    name="file",
+    meaning="The file's name.",
+    schema={"type": "string", "pattern": "^[a-z]{1,20}\\.(css|js|svg)$"},
+    example="style.css",
+)
+_IF_NONE_MATCH = Param(
+    name="If-None-Match",
+    meaning="The `ETag` of what the client has already. Browsers send it by themselves.",
+    schema={"type": "string", "pattern": '^"[0-9a-f]{32}"$'},
+    example='"0f1e2d3c4b5a69788796a5b4c3d2e1f0"',
+)
+_WEB_KINDS = (
+    ("A style sheet,", "text/css", ":root{"),
+    ("a script,", "text/javascript", "import"),
+    ("or the icon.", "image/svg+xml", "<svg"),
 )
 
 _STREAM = (
@@ -284,6 +318,28 @@ OPERATIONS: dict[Key, Operation] = {
                     what="It has ended, now or before.",
                     shapes=(ReleasedAnswer,),
                     examples={"released": example.RELEASED, "nothing to release": example.NOT_RELEASED},
+                ),
+            )
+        },
+        codes=_OVER,
+    ),
+    ("DELETE", "/v1/leases/{id}"): Operation(
+        id="endLeaseByForce",
+        tag="leases",
+        summary="End somebody else's lease, or cancel a ticket, by its public id",
+        description="For operators, without the token. Exactly this one: whoever else holds the same target keeps it, "
+        "and the target stays resident until something needs the room. A granted ticket keeps its id: `only=ticket` "
+        f"spares the lease that it may have become meanwhile. Again does no harm. {_NO_BODY}",
+        path=(_LEASE_ID,),
+        query=ForceEndQuery,
+        body=EmptyBody,
+        requests={"nothing": {}},
+        answers={
+            200: (
+                Shown(
+                    what="It has ended, now or before; `reason` says why nothing was done.",
+                    shapes=(ReleasedAnswer,),
+                    examples={"ended": example.RELEASED, "nothing to end": example.NOT_ENDED},
                 ),
             )
         },
@@ -436,6 +492,17 @@ OPERATIONS: dict[Key, Operation] = {
         },
         codes=frozenset({"not_found"}),
     ),
+    ("GET", "/v1/history"): Operation(
+        id="history",
+        tag="audit",
+        summary="Who held each GPU, and how much of it was in use, over the last hour or day",
+        description="Who held is taken from the audit, so that a restart forgets none of it; memory is remembered "
+        "since the last start only. At most 2000 holds that have ended are kept.",
+        query=HistoryQuery,
+        answers={
+            200: (Shown(what="The last hour or day.", shapes=(HistoryView,), examples={"an hour": example.HISTORY}),)
+        },
+    ),
     ("GET", "/v1/events"): Operation(
         id="events",
         tag="audit",
@@ -495,6 +562,35 @@ OPERATIONS: dict[Key, Operation] = {
                 ),
             )
         },
+    ),
+    ("GET", "/"): Operation(
+        id="webView",
+        tag="service",
+        summary="The web view",
+        description="One page that needs nothing from outside.",
+        headers=(_IF_NONE_MATCH,),
+        answers={
+            200: (Shown(what="HTML.", media="text/html", examples={"its beginning": "<!doctype html>"}),),
+            304: (Shown(what="It is still the same.", media="text/html", examples={"nothing": ""}),),
+        },
+    ),
+    ("GET", "/web/{file}"): Operation(
+        id="webFile",
+        tag="service",
+        summary="A file of the web view",
+        path=(_WEB_FILE,),
+        headers=(_IF_NONE_MATCH,),
+        answers={
+            200: tuple(
+                Shown(what=what, media=media, examples={"its beginning": beginning})
+                for what, media, beginning in _WEB_KINDS
+            ),
+            304: tuple(
+                Shown(what="It is still the same." * (not i), media=media, examples={"nothing": ""})
+                for i, (_, media, _) in enumerate(_WEB_KINDS)
+            ),
+        },
+        codes=frozenset({"not_found"}),
     ),
     ("GET", "/openapi.json"): Operation(
         id="openapi",

@@ -19,8 +19,11 @@ from supervisor.answers import (
     EvictAnswer,
     ForecastAnswer,
     GpuInUse,
+    GpuPast,
     GpuUse,
     GpuView,
+    HistoryView,
+    Hold,
     JournalView,
     LeaseAnswer,
     LeaseView,
@@ -182,6 +185,7 @@ ENDED = EndedView(id=_LEASE_ID, what="lease", target="comfyui", consumer="comfyu
 RENEWED = RenewAnswer(TOKEN, _LATER, 300, None)
 RENEWED_TOLD = RenewAnswer(TOKEN, _LATER, 300, _UNTIL)
 RELEASED = ReleasedAnswer(released=True)
+NOT_ENDED = ReleasedAnswer(released=False, reason="unknown_or_ended")
 NOT_RELEASED = ReleasedAnswer(released=False, reason="unknown_or_expired")
 FORECAST = ForecastAnswer(
     would="wait",
@@ -290,6 +294,37 @@ STATUS = StatusView(
     ),
     targets=(TargetBrief("comfyui", "ready", ()), TargetBrief("ollama", "stopped", ())),
     problems=(),
+)
+HISTORY = HistoryView(
+    span="hour",
+    began_at="2026-11-21T09:00:00.000Z",
+    ended_at=_AT,
+    step_seconds=10,
+    first_at="2026-11-21T09:00:10.000Z",
+    sampled_since="2026-11-21T09:59:40.000Z",
+    known_since=None,
+    gpus=(
+        GpuPast(
+            uuid=_GPU,
+            index=0,
+            name="NVIDIA GeForce RTX 4090",
+            total_mib=24_576,
+            used_mib=(*(None,) * 357, 512, 9_850, 15_012),
+            utilization_percent=(*(None,) * 357, 0, 41, 87),
+        ),
+    ),
+    holds=(
+        Hold(
+            kind="lease",
+            id=_LEASE_ID,
+            target="comfyui",
+            owner="ann",
+            gpus=(_GPU,),
+            began_at="2026-11-21T09:59:50.000Z",
+            ended_at=None,
+            reason="",
+        ),
+    ),
 )
 PROCESSES = ProcessesView(
     policy="observe",

@@ -26,12 +26,15 @@ LOOKED_AT = frozenset(
         b"host",
         b"origin",
         b"sec-fetch-site",
+        b"sec-fetch-mode",
+        b"sec-fetch-dest",
         b"content-length",
         b"content-type",
         b"content-encoding",
         b"transfer-encoding",
     )
 )
+PAGES = frozenset({"/", "/docs"})
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]{2,45})\]|(?P<name>[a-z0-9._-]{1,255}))(?::[0-9]{1,5})?")
 _JSON = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
 
@@ -66,7 +69,7 @@ class Guard:
         if not is_unix(scope):
             self._check_host(scope, hosts)
         for site in headers.get(b"sec-fetch-site", ()):
-            if site not in {"none", "same-origin"}:
+            if site not in {"none", "same-origin"} and not _follows_link(scope, headers):
                 raise refuse("forbidden", "a web page from elsewhere must not drive the supervisor")
         for origin in headers.get(b"origin", ()):
             if not _same_origin(origin, hosts):
@@ -100,6 +103,16 @@ def _arrived_at(scope: Scope) -> str | None:
 
 def _bare(name: str) -> str:
     return name.strip("[]").lower()
+
+
+def _follows_link(scope: Scope, headers: dict[bytes, list[str]]) -> bool:
+    """Return whether a person followed a link from elsewhere to a page that is the same for everybody.
+
+    It says nothing of this machine, runs nothing by itself that a link could steer, and no page can be its frame.
+    """
+    if scope["path"] not in PAGES or scope["method"] not in {"GET", "HEAD"} or scope["query_string"]:
+        return False
+    return headers.get(b"sec-fetch-mode") == ["navigate"] and headers.get(b"sec-fetch-dest") == ["document"]
 
 
 def _same_origin(origin: str, hosts: list[str]) -> bool:

@@ -13,13 +13,13 @@ from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
 from supervisor.api.problems import Answer, RequestRefused, refuse
-from supervisor.api.schemas import ClaimBody, EmptyBody, LeaseBody
+from supervisor.api.schemas import ClaimBody, EmptyBody, ForceEndQuery, LeaseBody
 from supervisor.api.times import rfc3339
 from supervisor.api.tokens import digest, key_scope
 from supervisor.api.views.forecast import forecast_view
 from supervisor.api.views.leases import held, is_joined, visible_devices
 from supervisor.core.errors import Refusal
-from supervisor.core.inputs import Acquire, Claim, Release, Renew
+from supervisor.core.inputs import Acquire, Claim, ForceEnd, Release, Renew
 from supervisor.core.model import Terms, Tie
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed
 from supervisor.core.requests import unknown_lease
@@ -27,6 +27,7 @@ from supervisor.core.values import BadValue, parse_class
 from supervisor.peers import INSTEAD, identify
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
+ID_MAX = 100
 DEFAULTS = LeaseBody()
 #: What only a bare lease asks for, and the labels that say it for a target.
 BARE_ONLY = {"gpus": "gpu.devices", "vram_mib": "gpu.vram", "gpu_class": "gpu.class"}
@@ -252,4 +253,19 @@ async def give_back(api: Context, call: Call) -> Answer:
     if isinstance(reply, Refused):
         raise await api.refusal(reply)
     assert isinstance(reply, Released), f"no answer to a release: {reply}"
+    return answer(ReleasedAnswer(reply.released, reply.reason or UNSET))
+
+
+async def force_end(api: Context, call: Call) -> Answer:
+    """End somebody else's lease or cancel a ticket, by its public id: an operator does it without the token."""
+    await call.body_or(EmptyBody())
+    only = call.query(ForceEndQuery).only
+    id_ = printable("id", call.param("id"))
+    if len(id_) > ID_MAX:
+        raise refuse("bad_request", "id: longer than any lease's", field="id")
+    call.caller.require_all("ending a lease by its id")
+    reply = await api.desk.ask(ForceEnd(api.desk.next_request_id(), id_, only, call.caller.name))
+    if isinstance(reply, Refused):
+        raise await api.refusal(reply)
+    assert isinstance(reply, Released), f"no answer to a forced release: {reply}"
     return answer(ReleasedAnswer(reply.released, reply.reason or UNSET))

@@ -20,6 +20,9 @@ NEEDED: dict[Key, Role | None] = {
     ("GET", "/docs"): None,
     ("GET", "/status"): "read",
     ("GET", "/v1/status"): "read",
+    ("GET", "/"): None,
+    ("GET", "/web/{file}"): None,
+    ("GET", "/v1/history"): "read",
     ("GET", "/v1/processes"): "read",
     ("GET", "/metrics"): "read",
     ("GET", "/v1/targets"): "read",
@@ -33,6 +36,7 @@ NEEDED: dict[Key, Role | None] = {
     ("DELETE", "/v1/lease/{token}"): "lease",
     ("POST", "/acquire"): "lease",
     ("POST", "/release"): "lease",
+    ("DELETE", "/v1/leases/{id}"): "admin",
     ("POST", "/v1/targets/{name}/evict"): "admin",
     ("POST", "/v1/gpus/{uuid}/open"): "admin",
 }

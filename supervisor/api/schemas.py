@@ -6,7 +6,7 @@ core, and the answer says to what. Units are in the names, or seconds.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -81,12 +81,24 @@ class EmptyBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Calls that say everything in their path: no body, or an empty object."""
 
 
+class ForceEndQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``DELETE /v1/leases/{id}``. ``only``: do nothing if it is something else by now."""
+
+    only: Literal["lease", "ticket"] | None = None
+
+
 class EventsQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``GET /v1/events``. Without ``after``: the newest ``limit``."""
 
     after: Count | None = None
     target: Name | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class HistoryQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``GET /v1/history``."""
+
+    span: Literal["hour", "day"] = "hour"
 
 
 class EmptyQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -72,6 +72,7 @@ ENDED = {
 }
 TICKET_ENDED = {
     "cancelled": "was cancelled",
+    "forced": "was cancelled by an operator",
     "caller_gone": "ended: its caller hung up",
     "scheduler_timeout": "ended: the wait ran out",
     "ticket_expired": "ended: its turn came and was not claimed in time",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from supervisor.core import policy
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import GpuOpened
-from supervisor.core.inputs import CallerGone, Evict, ForceRelease, OpenGpu, ProcessEnded, Release
+from supervisor.core.inputs import CallerGone, Evict, ForceEnd, ForceRelease, OpenGpu, ProcessEnded, Release
 from supervisor.core.leases import (
     end_lease,
     end_residency,
@@ -56,6 +56,26 @@ def force_release(txn: Txn, request: ForceRelease) -> None:
     if not leases:
         return txn.reply(Released(request.request_id, released=False, reason="no_lease"))
     end_target(txn, leases[0], "forced", ended_refusal("lease", "forced"), caller=request.caller)
+    return txn.reply(Released(request.request_id, released=True))
+
+
+def force_end(txn: Txn, request: ForceEnd) -> None:
+    """End exactly what has this id; other holders of its target keep theirs."""
+    state = txn.state
+    if state.observed.safe_mode:
+        return txn.refuse(request.request_id, policy.standstill(state) or unknown_lease())
+    lease, ticket = state.durable.leases.get(request.id), state.durable.tickets.get(request.id)
+    if lease is None and ticket is None:
+        return txn.reply(Released(request.request_id, released=False, reason="unknown_or_ended"))
+    if lease is not None and request.only == "ticket":
+        return txn.reply(Released(request.request_id, released=False, reason="granted"))
+    if ticket is not None and request.only == "lease":
+        return txn.reply(Released(request.request_id, released=False, reason="queued"))
+    if lease is not None:
+        end_lease(txn, lease, "forced", ended_refusal("lease", "forced"), caller=request.caller)
+    else:
+        assert ticket is not None
+        end_ticket(txn, ticket, "forced", ended_refusal("ticket", "forced"), caller=request.caller)
     return txn.reply(Released(request.request_id, released=True))
 
 

@@ -52,7 +52,7 @@ class TicketKept(Fact, frozen=True, array_like=True, tag=True):
 
 
 class TicketEnded(Fact, frozen=True, array_like=True, tag=True):
-    """``reason``: cancelled, caller_gone, scheduler_timeout, ticket_expired, process_ended, target_absent, ..."""
+    """``reason``: cancelled, caller_gone, scheduler_timeout, ticket_expired, process_ended, forced, ..."""
 
     id: str
     reason: str

@@ -71,6 +71,18 @@ class ForceRelease(Struct, frozen=True):
     caller: str = ""
 
 
+class ForceEnd(Struct, frozen=True):
+    """An operator ends one lease, or cancels one ticket, by its public id.
+
+    ``only``: whether it may be nothing else by now. A ticket that was granted meanwhile keeps its id.
+    """
+
+    request_id: int
+    id: str
+    only: Literal["lease", "ticket"] | None = None
+    caller: str = ""
+
+
 class Evict(Struct, frozen=True):
     request_id: int
     target: str
@@ -212,7 +224,7 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Request = Acquire | Claim | Renew | Release | ForceRelease | Evict | OpenGpu
+Request = Acquire | Claim | Renew | Release | ForceRelease | ForceEnd | Evict | OpenGpu
 Input = (
     Request
     | CallerGone

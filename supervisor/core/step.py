@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from supervisor.core.endings import caller_gone, evict, force_release, open_gpu, process_ended, release, wait_over
+from supervisor.core.endings import (
+    caller_gone,
+    evict,
+    force_end,
+    force_release,
+    open_gpu,
+    process_ended,
+    release,
+    wait_over,
+)
 from supervisor.core.enforce import tally_over
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import GpuOpened, SupervisorStarted, SupervisorStopped, UseSeen
@@ -22,6 +31,7 @@ from supervisor.core.inputs import (
     EngineLost,
     EngineSnapshot,
     Evict,
+    ForceEnd,
     ForceRelease,
     Input,
     OpenGpu,
@@ -82,6 +92,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             release(txn, item)
         case ForceRelease():
             force_release(txn, item)
+        case ForceEnd():
+            force_end(txn, item)
         case Evict():
             evict(txn, item)
         case OpenGpu():

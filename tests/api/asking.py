@@ -114,6 +114,8 @@ def _of_schema(document: Json, schema: Json) -> st.SearchStrategy[Any]:
         return _of_schema(document, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:
         return st.one_of([_of_schema(document, one) for one in schema["anyOf"]])
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
     match schema.get("type"):
         case "null":
             return st.none()

@@ -35,6 +35,7 @@ def test_a_refusal_is_answered_as_the_table_says(code):
                 ("POST", "/v1/lease/x/claim", None),
                 ("POST", "/v1/lease/x/renew", None),
                 ("DELETE", "/v1/lease/x", None),
+                ("DELETE", "/v1/leases/l_1", None),
                 ("POST", "/v1/targets/a/evict", None),
             ):
                 answer = await client.request(method, path, json=body)

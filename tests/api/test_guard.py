@@ -15,8 +15,10 @@ def ask(
     server: tuple[str, int | None] | None = ("127.0.0.1", 8080),
     host: str = "127.0.0.1",
     allowed: tuple[str, ...] = ("gpu.lan",),
+    method: str = "GET",
+    target: str = "/status",
 ) -> int:
-    """Send one GET through the guard; 200 if it comes through."""
+    """Send one request through the guard; 200 if it comes through."""
     sent: list[int] = []
     told: list[str] = []
 
@@ -33,7 +35,9 @@ def ask(
     raw = headers if isinstance(headers, list) else [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
 
     async def story() -> None:
-        scope = {"type": "http", "method": "GET", "path": "/status", "headers": raw, "server": server}
+        path, _, query = target.partition("?")
+        asked = {"method": method, "path": path, "query_string": query.encode()}
+        scope = {"type": "http", **asked, "headers": raw, "server": server}
         await Guard(inner, host=host, allowed_hosts=allowed, on_refusal=told.append)(scope, receive, send)
 
     run(story())
@@ -108,6 +112,28 @@ def test_a_unix_socket_needs_no_host_and_still_no_foreign_page():
 )
 def test_a_page_from_elsewhere_is_refused(headers, status):
     assert ask({"host": "127.0.0.1:8080", **headers}) == status
+
+
+FOLLOWED = {"host": "localhost", "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "status"),
+    [
+        pytest.param("/", {"sec-fetch-dest": "document"}, 200, id="a link to the page"),
+        pytest.param("/docs", {"sec-fetch-dest": "document"}, 200, id="a link to the documents"),
+        pytest.param("/status", {"sec-fetch-dest": "document"}, 403, id="a link to what says something"),
+        pytest.param("/?key=x", {"sec-fetch-dest": "document"}, 403, id="a link that brings something along"),
+        pytest.param("/", {"sec-fetch-dest": "iframe"}, 403, id="a frame"),
+        pytest.param("/", {"sec-fetch-dest": "empty", "sec-fetch-mode": "cors"}, 403, id="a script of another page"),
+        pytest.param("/", {"sec-fetch-dest": "image", "sec-fetch-mode": "no-cors"}, 403, id="a picture"),
+        pytest.param("/", {}, 403, id="nobody says what for"),
+        pytest.param("/", {"sec-fetch-dest": "document", "host": "evil.example"}, 403, id="a name that is not ours"),
+    ],
+)
+def test_a_person_may_follow_a_link_from_elsewhere_to_a_page_that_is_the_same_for_everybody(target, headers, status):
+    assert ask({**FOLLOWED, **headers}, target=target) == status
+    assert ask({**FOLLOWED, **headers}, target=target, method="POST") == 403
 
 
 def test_one_good_origin_does_not_cover_for_a_foreign_one():

@@ -198,7 +198,8 @@ def test_calls_without_a_body_need_no_content_type_and_refuse_what_they_do_not_k
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("POST", "/", 405, "method_not_allowed"),
+        ("GET", "/?a=1", 400, "bad_request"),
         ("GET", "/v2/status", 404, "not_found"),
         ("GET", "/status/", 404, "not_found"),
         ("GET", "/v1/lease/a/b/c", 404, "not_found"),
@@ -209,6 +210,9 @@ def test_calls_without_a_body_need_no_content_type_and_refuse_what_they_do_not_k
         ("GET", "/v1/targets/%ff", 400, "bad_request"),
         ("GET", "/v1/targets/nobody", 404, "target_unknown"),
         ("POST", "/v1/targets/nobody/evict", 404, "target_unknown"),
+        ("DELETE", "/v1/leases/nobody?only=all", 400, "bad_request"),
+        ("DELETE", "/v1/leases/" + "l" * 101, 400, "bad_request"),
+        ("DELETE", "/v1/leases/a%0ab", 400, "bad_request"),
         ("GET", "/v1/why/nobody", 404, "target_unknown"),
         ("GET", "/v1/why/a%0ab", 400, "bad_request"),
         ("GET", "/v1/why/" + "x" * 301, 400, "bad_request"),

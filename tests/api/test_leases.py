@@ -524,3 +524,25 @@ def test_a_thousand_callers_on_the_line_slow_nobody_and_leave_nothing_behind():
             assert not it.state.observed.holds
 
     run(story())
+
+
+def test_an_operator_ends_a_lease_and_cancels_a_ticket_by_their_public_ids():
+    async def story() -> None:
+        async with house() as it:
+            held = (await it.lease("a")).json()
+            ticket = (await it.lease("b", queue=True)).json()
+            spared = await it.client.delete(f"/v1/leases/{held['id']}", params={"only": "ticket"})
+            assert spared.json() == {"released": False, "reason": "granted"}
+            assert (await it.client.delete(f"/v1/leases/{ticket['id']}")).json() == {"released": True}
+            assert (await it.get(f"/v1/lease/{ticket['token']}")).json()["reason"] == "forced"
+            assert (await it.client.delete(f"/v1/leases/{held['id']}")).json() == {"released": True}
+            again = await it.client.delete(f"/v1/leases/{held['id']}")
+            assert again.json() == {"released": False, "reason": "unknown_or_ended"}
+            assert (await it.client.delete(f"/v1/leases/{held['token']}")).json()["released"] is False
+            told = [event["sentence"] for event in (await it.get("/v1/events")).json()["events"]]
+            assert "the ticket of ann for b was cancelled by an operator" in told
+            assert "the lease of ann on a was taken away by an operator; a stays resident" in told
+            status = (await it.get("/v1/status")).json()
+            assert (status["leases"], status["queue"]) == ([], [])
+
+    run(story())

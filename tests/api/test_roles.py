@@ -20,12 +20,15 @@ NEEDS: dict[str, list[tuple[str, str, dict[str, Any] | None]]] = {
         ("GET", "/readyz", None),
         ("GET", "/openapi.json", None),
         ("GET", "/docs", None),
+        ("GET", "/", None),
+        ("GET", "/web/{file}", None),
     ],
     "read": [
         ("GET", "/status", None),
         ("GET", "/v1/status", None),
         ("GET", "/v1/processes", None),
         ("GET", "/metrics", None),
+        ("GET", "/v1/history", None),
         ("GET", "/v1/targets", None),
         ("GET", "/v1/targets/{name}", None),
         ("GET", "/v1/events", None),
@@ -43,6 +46,7 @@ NEEDS: dict[str, list[tuple[str, str, dict[str, Any] | None]]] = {
     "admin": [
         ("POST", "/v1/targets/{name}/evict", None),
         ("POST", "/v1/gpus/{uuid}/open", None),
+        ("DELETE", "/v1/leases/{id}", None),
         ("POST", "/release", {"force": True, "target": "nobody"}),
     ],
 }

@@ -102,6 +102,10 @@ SENTENCES: list[tuple[AnyFact, str]] = [
         "the ticket of ann for comfyui ended (target_absent)",
     ),
     (
+        TicketEnded(**AT, id="l_1", reason="forced", owner="ann", target="comfyui"),
+        "the ticket of ann for comfyui was cancelled by an operator",
+    ),
+    (
         WindowOpened(**AT, id="l_1", until_ms=11_000, owner="ann", target="comfyui"),
         "it is the turn of ann for comfyui, to be claimed until 2026-09-21T14:13:30.000Z",
     ),

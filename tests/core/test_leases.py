@@ -10,6 +10,7 @@ from supervisor.core.inputs import (
     EngineLost,
     EngineSnapshot,
     Evict,
+    ForceEnd,
     ForceRelease,
     ShutDown,
     StorageFull,
@@ -519,6 +520,50 @@ def test_a_forced_release_needs_no_token():
 
     assert box.replies[77] == Released(77, True)
     assert box.facts[-1].reason == "forced"
+
+
+def test_an_operator_ends_exactly_the_lease_that_is_named_by_id():
+    box = Box(container("llm", max_holders=2))
+    first, second = box.lease("llm"), box.lease("llm")
+    box.feed(ForceEnd(77, f"l{first}"))
+
+    assert box.replies[77] == Released(77, True)
+    assert [(f.id, f.reason, f.resident) for f in box.facts if isinstance(f, LeaseEnded)] == [
+        (f"l{first}", "forced", False)
+    ]
+    assert [lease.id for lease in box.state.holders_of("llm")] == [f"l{second}"]
+    box.feed(ForceEnd(78, f"l{first}"))
+    assert box.replies[78] == Released(78, False, "unknown_or_ended")
+
+
+def test_an_operator_cancels_a_ticket_by_id_and_its_caller_hears_of_it():
+    box = Box(LLM, TTS)
+    box.lease("llm")
+    waiter = box.ask("tts", wait_ms=60_000)
+    box.feed(ForceEnd(77, f"l{waiter}"))
+
+    assert box.replies[77] == Released(77, True)
+    assert box.code(waiter) == "lease_ended"
+    assert (box.facts[-1].id, box.facts[-1].reason) == (f"l{waiter}", "forced")
+    assert not box.state.durable.tickets
+
+
+@pytest.mark.parametrize(
+    ("only", "is_queued", "reason"),
+    [
+        pytest.param("ticket", False, "granted", id="a ticket that was granted a moment ago is no ticket any more"),
+        pytest.param("lease", True, "queued", id="a ticket is no lease"),
+    ],
+)
+def test_an_operator_who_means_the_other_thing_ends_nothing(only, is_queued, reason):
+    box = Box(LLM, TTS)
+    held = box.lease("llm")
+    id_ = f"l{box.ask('tts', wait_ms=60_000)}" if is_queued else f"l{held}"
+    before = len(box.facts)
+    box.feed(ForceEnd(77, id_, only))
+
+    assert box.replies[77] == Released(77, False, reason)
+    assert len(box.facts) == before
 
 
 def test_a_leased_target_is_not_evicted():

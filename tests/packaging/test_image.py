@@ -174,6 +174,7 @@ def test_the_image_becomes_healthy_leases_enforces_and_ends_in_time(
     assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}" in status
 
     known = supervisor.http.get("/status").json()["services"]
+    assert supervisor.http.get("/web/app.js").headers["content-type"].startswith("text/javascript")
     assert {target.target, other.target} <= known.keys()
     leased = supervisor.http.post("/acquire", json={"target": target.target, "owner": "ann"})
     assert leased.status_code == 200, leased.text

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from supervisor.core.inputs import Acquire, Claim, Evict, ForceRelease, Release, Renew, Request
+from supervisor.core.inputs import Acquire, Claim, Evict, ForceEnd, ForceRelease, Release, Renew, Request
 from supervisor.core.model import Terms
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed, Reply
 from tests.simulation.incarnation import Incarnation
@@ -237,10 +237,17 @@ class Callers:
         require(same and not isinstance(reply, Queued), "a retry with a key gets the same lease, never a second one")
 
     def operator(self) -> Script:
-        """Force-release and evict, whoever it hits."""
+        """Force-release, end by id and evict, whoever it hits."""
         target = self._target()
-        if self._rng.random() < 0.5:
+        what = self._rng.choice(("release", "end", "evict"))
+        if what == "release":
             yield self._ask(lambda request_id: ForceRelease(request_id, target))
+        elif what == "end":
+            life = self._site.life
+            known = [*life.kernel.state.durable.leases, *life.kernel.state.durable.tickets] if life is not None else []
+            id_ = self._rng.choice(known) if known else "nobody's"
+            only = self._rng.choice((None, "lease", "ticket"))
+            yield self._ask(lambda request_id: ForceEnd(request_id, id_, only))
         else:
             yield self._ask(lambda request_id: Evict(request_id, target or "nobody"))
 

@@ -1,0 +1,286 @@
+"""The web view as people use it: in Chromium, with the mouse, the keyboard alone, and on a phone."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Stack, until
+from tests.e2e.conftest import Server
+from tests.web.conftest import OpenPage
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(90)]
+
+NASTY = [
+    "<script>window.pwned=1</script>",
+    "<img src=x onerror='window.pwned=1'>",
+    "\"><svg onload=alert(1)>' onmouseover='alert(1)",
+    "javascript:alert(1)",
+    "{{7*7}} ${7*7} %3Cscript%3E &lt;b&gt; &amp;",
+    "\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED} (l_1) )(",
+    "x" * 250,
+]
+
+
+def test_a_hand_over_is_seen_as_it_happens(
+    served: Server, open_page: OpenPage, make_stack: Callable[..., Stack]
+) -> None:
+    first, second = make_stack("single"), make_stack("single")
+    until(lambda: {served.target_state(one.target) for one in (first, second)} == {"stopped"})
+    page = open_page(served)
+    leases, targets, audit = (page.locator(f"#{name}") for name in ("leases", "targets", "audit"))
+    expect(leases).to_contain_text("Nobody holds a GPU.")
+    page.evaluate("window.stayed = true")
+
+    token = served.lease(first.target).json()["token"]
+    expect(leases.locator("tbody tr")).to_contain_text(f"{first.target} test ready", use_inner_text=True)
+    served.http.delete(f"/v1/lease/{token}")
+    expect(targets.locator("tr", has_text=first.target)).to_contain_text("resident")
+    served.lease(second.target)
+    expect(leases.locator("tbody tr")).to_contain_text(f"{second.target} test ready", use_inner_text=True)
+    expect(targets.locator("tr", has_text=first.target)).to_contain_text("stopped")
+    expect(audit).to_contain_text(f"{first.target} was evicted to make room for {second.target} of test")
+    expect(page.locator("#news")).to_contain_text(second.target)
+    expect(page.locator("#gpus")).to_contain_text(f"{second.target} 24 GiB used, 24 GiB reserved")
+    assert page.evaluate("window.stayed")
+
+    page.locator("#targets tr", has_text=first.target).get_by_role("button", name="Why").click()
+    expect(page.locator("#why .answer")).to_contain_text(f"{first.target} was evicted to make room for {second.target}")
+    expect(page.locator("#why")).to_contain_text(f"gpu-supervisor acquire {first.target}")
+    band = page.locator("#past .hold")
+    expect(band.filter(has_text=f"{first.target} of test")).to_have_count(1)
+    expect(band.filter(has_text=f"{second.target} of test")).to_have_count(1)
+
+
+def test_a_lease_is_released_and_a_ticket_cancelled_only_after_a_yes(served: Server, open_page: OpenPage) -> None:
+    served.lease(None, owner="ann")
+    served.lease(None, owner="bob", queue=True)
+    served.lease(None, owner="carol", queue=True)
+    page = open_page(served)
+    expect(page.locator("#queue tbody tr")).to_have_count(2)
+
+    page.get_by_role("button", name="Cancel a bare lease of carol").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Cancel the ticket of carol for a bare lease?")
+    dialog.get_by_role("button", name="Keep it").click()
+    page.get_by_role("button", name="Release a bare lease of ann").click()
+    dialog.get_by_role("button", name="Release").click()
+    # It goes to the next in the queue: the ticket that was asked about is still there.
+    expect(page.locator("#queue tbody tr").first).to_contain_text("bob")
+    assert [one["owner"] for one in served.http.get("/v1/status").json()["queue"]] == ["bob", "carol"]
+    page.get_by_role("button", name="Cancel a bare lease of carol").click()
+    dialog.get_by_role("button", name="Cancel the ticket").click()
+    expect(page.locator("#queue tbody tr")).to_have_count(1)
+    expect(page.locator("#audit")).to_contain_text("the ticket of carol for the GPU alone was cancelled by an operator")
+
+
+def test_the_keyboard_alone_is_enough(served: Server, open_page: OpenPage) -> None:
+    served.lease(None, owner="ann")
+    page = open_page(served)
+    expect(page.locator("#leases tbody tr")).to_have_count(1)
+
+    def focus() -> str:
+        found: str = page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent.trim()")
+        return found
+
+    def tab_to(name: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if focus() == name:
+                return
+        raise AssertionError(f"the tab key does not reach {name}")
+
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "filter"
+    page.keyboard.type("nobody")
+    expect(page.locator("#leases")).to_contain_text("No lease matches.")
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Delete")
+    release = "Release a bare lease of ann"
+    tab_to(release)
+    page.keyboard.press("Enter")
+    assert focus() == "Keep it"
+    page.keyboard.press("Escape")
+    assert focus() == release
+    assert len(served.http.get("/v1/status").json()["leases"]) == 1
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert focus() == "Release"
+    page.keyboard.press("Enter")
+    expect(page.locator("#leases")).to_contain_text("Nobody holds a GPU.")
+    # The button is gone: the focus is not lost with it.
+    until(lambda: page.evaluate("document.activeElement !== document.body"))
+
+
+def test_names_are_never_markup(served: Server, open_page: OpenPage) -> None:
+    for owner in NASTY:
+        assert served.lease(None, owner=owner, queue=True).status_code in {201, 202}
+    page = open_page(served, expected=("404",))
+    expect(page.locator("#queue tbody tr")).to_have_count(len(NASTY) - 1)
+    shown = page.locator("#leases td, #queue td").all_inner_texts()
+    assert set(NASTY) <= set(shown)
+    assert page.locator("main script, main img, main svg:not(.curve), main b, main a").count() == 0
+    page.get_by_role("button", name="Release a bare lease of <script>").click()
+    expect(page.get_by_role("dialog")).to_contain_text(NASTY[0])
+    page.keyboard.press("Escape")
+    for name in NASTY[:4]:
+        page.fill("#why-name", name)
+        page.press("#why-name", "Enter")
+        expect(page.locator("#why")).to_contain_text(name)
+    assert page.evaluate("window.pwned") is None
+
+
+def test_marks_that_turn_the_direction_around_are_shown_as_what_they_are(served: Server, open_page: OpenPage) -> None:
+    override = "ann\N{RIGHT-TO-LEFT OVERRIDE}gpj"
+
+    def answered(page: Page) -> None:
+        status = served.http.get("/v1/status").json()
+        lease = {**LEASE, "owner": override}
+        page.route("**/v1/status", lambda route: route.fulfill(json={**status, "leases": [lease]}))
+
+    page = open_page(served, before=answered)
+    expect(page.locator("#leases tbody tr")).to_contain_text("ann\\u202egpj")
+    assert page.locator("#leases td bdi").count() > 3
+
+
+LEASE = {
+    "id": "l_1",
+    "state": "ready",
+    "target": None,
+    "owner": "ann",
+    "gpus": ["SIM-0"],
+    "vram_mib": None,
+    "expires_at": None,
+    "ends_at": None,
+    "why": "",
+}
+
+
+LOOKS = [
+    pytest.param(1280, "dark", id="a desk, dark"),
+    pytest.param(320, "light", id="a small phone, light"),
+]
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_it_is_accessible_and_fits_on_every_screen(
+    served: Server, open_page: OpenPage, tmp_path: Path, width: int, scheme: str
+) -> None:
+    """The picture of each is left in the test's folder, to be looked at."""
+    served.lease(None, owner="ann" * 80)
+    served.lease(None, owner="bob", queue=True)
+    page = open_page(served, expected=("404",), viewport={"width": width, "height": 800}, color_scheme=scheme)
+    expect(page.locator("#queue tbody tr")).to_have_count(1)
+    expect(page.locator("#past .hold")).not_to_have_count(0)
+    page.locator("#past summary").first.click()
+    page.fill("#why-name", "nobody")
+    page.press("#why-name", "Enter")
+    expect(page.locator("#why")).to_contain_text("nobody")
+    assert accused(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert page.evaluate(TOO_SMALL) == []
+    page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
+    page.get_by_role("button", name="Release").first.click()
+    assert accused(page, "#confirm") == []
+
+
+#: Buttons and inputs that a finger would miss. Source: WCAG 2.2, 2.5.8, "Target size (minimum)".
+TOO_SMALL = """
+[...document.querySelectorAll("button, input")].filter((one) => one.offsetParent !== null)
+  .filter((one) => one.offsetWidth < 24 || one.offsetHeight < 24).map((one) => one.outerHTML)
+"""
+
+
+def accused(page: Page, part: str = "html") -> list[str]:
+    """Return what axe finds wrong on the page, of WCAG 2.2 AA and its own good practice."""
+    page.evaluate(Path(AXE_FILE_PATH).read_text())
+    found = page.evaluate("(part) => axe.run(part, {resultTypes: ['violations']})", part)
+    return [f"{one['id']}: {node['html']}" for one in found["violations"] for node in one["nodes"]]
+
+
+def test_it_needs_nothing_from_elsewhere_and_forbids_it(served: Server, open_page: OpenPage) -> None:
+    # Faults, at the end: no foreign request, no breach of the policy, no error.
+    asked: list[str] = []
+    page = open_page(
+        served,
+        expected=("Content Security Policy", "TrustedHTML"),
+        before=lambda page: page.on("request", lambda request: asked.append(request.url)),
+    )
+    assert all(url.startswith(served.url) for url in asked)
+    policy = served.http.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    # The watch itself: a script and a style that were smuggled in do nothing, and are seen.
+    page.evaluate(
+        "() => { const s = document.createElement('style'); s.textContent = '*{}'; document.head.append(s); }"
+    )
+    until(lambda: page.evaluate("window.broken.length === 1"))
+    with pytest.raises(Exception, match="TrustedHTML"):
+        page.evaluate("document.body.innerHTML = '<b>x</b>'")
+    page.evaluate("window.broken = []")
+
+
+def test_a_server_that_comes_back_is_taken_up_again_with_nothing_missed(served: Server, open_page: OpenPage) -> None:
+    page = open_page(served, expected=("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET"))
+    token = served.lease(None, owner="eve").json()["token"]
+    expect(page.locator("#leases tbody tr")).to_contain_text("eve")
+    port = served.url.rpartition(":")[2]
+    served.stop(signal.SIGKILL)
+    expect(page.locator("#live")).to_contain_text("not connected, trying again")
+    served.start("--port", port)
+    served.http.delete(f"/v1/lease/{token}")
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.locator("#audit")).to_contain_text("the lease of eve on the GPU alone was released")
+    decided = [event["sentence"] for event in reversed(served.audit())]
+    assert page.locator("#audit tbody td").all_inner_texts() == decided[:40]
+    # Who held is known from the audit; memory is not, and the page says so.
+    expect(page.locator("#past .hold").filter(has_text="a bare lease of eve")).to_have_count(1)
+    expect(page.locator("#past-note")).to_contain_text("Memory is remembered since the last start")
+
+
+def test_where_a_key_is_wanted_the_page_asks_for_it_and_keeps_it_for_the_tab(
+    served: Server, open_page: OpenPage
+) -> None:
+    def guarded(route: Any) -> None:
+        if route.request.headers.get("authorization") == "Bearer secret-key":
+            route.continue_()
+        else:
+            problem = {"code": "unauthorized", "detail": "an API key is needed"}
+            route.fulfill(status=401, content_type="application/problem+json", body=json.dumps(problem))
+
+    page = open_page(served, expected=("401",), live=False, before=lambda page: page.route("**/v1/**", guarded))
+    expect(page.get_by_role("dialog")).to_contain_text("API key")
+    expect(page.locator("#alerts")).to_contain_text("this server wants an API key")
+    page.get_by_label("Key", exact=True).fill("secret-key")
+    page.keyboard.press("Enter")
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.locator("#alerts")).to_have_text("")
+    expect(page.locator("#gpus")).to_contain_text("in use")
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    assert "secret-key" not in page.content()
+    page.reload()
+    expect(page.locator("#live")).to_have_text("live")
+    page.get_by_role("button", name="Key: in use").click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(page.locator("#alerts")).to_contain_text("this server wants an API key")
+
+
+def test_the_last_day_is_one_press_away(served: Server, open_page: OpenPage) -> None:
+    served.lease(None, owner="daphne")
+    page = open_page(served)
+    expect(page.locator("#past polygon")).not_to_have_count(0)
+    day = page.get_by_role("button", name="Last day")
+    day.click()
+    expect(day).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Last hour")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#past .hold").filter(has_text="a bare lease of daphne")).to_have_count(1)
+    page.locator("#past summary").click()
+    expect(page.locator("#past table")).to_contain_text("a bare lease of daphne")
+    expect(page.locator("#past caption")).to_have_text("Who held GPU 0 in the last day, the newest first")
