@@ -207,9 +207,9 @@ def _log_fact(seq: int, fact: AnyFact) -> None:
     log.log(level, "%s", sentence(fact), extra={"seq": seq, "fact": type(fact).__name__})
 
 
-def _log_reader(engine: Engine) -> Callable[[str], Coroutine[Any, Any, str]]:
-    async def read(container_id: str) -> str:
-        return await asyncio.to_thread(engine.logs, container_id, 20, 1.0)
+def _log_reader(engine: Engine) -> Callable[[str, int], Coroutine[Any, Any, str]]:
+    async def read(container_id: str, lines: int) -> str:
+        return await asyncio.to_thread(engine.logs, container_id, lines, 1.0)
 
     return read
 

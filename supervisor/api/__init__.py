@@ -40,6 +40,8 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/status": {"GET": reading.status},
     "/v1/targets": {"GET": reading.targets},
     "/v1/targets/{name}": {"GET": reading.target},
+    "/v1/leases/{id}/move": {"POST": leasing.move},
+    "/v1/targets/{name}/logs": {"GET": reading.target_logs},
     "/v1/targets/{name}/evict": {"POST": reading.evict},
     "/v1/processes": {"GET": reading.processes},
     "/v1/gpus/{uuid}/open": {"POST": reading.open_gpu},
@@ -62,7 +64,7 @@ def build_app(
     desk: Desk,
     *,
     mint: TokenMint,
-    logs: Callable[[str], Awaitable[str]],
+    logs: Callable[[str, int], Awaitable[str]],
     version: str,
     host: str = "127.0.0.1",
     allowed_hosts: Iterable[str] = (),
@@ -70,7 +72,7 @@ def build_app(
     """Return the API as an ASGI app.
 
     Args:
-        logs: Returns the last log lines of a container (by id); its trouble is nobody else's.
+        logs: Returns the last log lines, so many, of a container (by id); its trouble is nobody else's.
         host: The address that it will listen on; as a ``Host`` it is ours, like the names of loopback.
         allowed_hosts: More names that are ours.
     """

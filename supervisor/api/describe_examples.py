@@ -11,6 +11,7 @@ from supervisor.api.shapes import (
     AcquireAnswer,
     Ahead,
     AncestorView,
+    ContainerLog,
     ContainerView,
     EndedView,
     EngineView,
@@ -23,6 +24,8 @@ from supervisor.api.shapes import (
     JournalView,
     LeaseAnswer,
     LeaseView,
+    LogsView,
+    MovedAnswer,
     OpenedAnswer,
     PlainLease,
     PlainService,
@@ -318,6 +321,14 @@ PROCESSES = ProcessesView(
     ),
     unexplained=(UnexplainedView(_GPU, 311),),
     limited=(),
+)
+MOVED = MovedAnswer(moved=True, position=0)
+WOULD_MOVE = MovedAnswer(moved=False, position=2, reason="dry_run")
+NOT_MOVED = MovedAnswer(moved=False, position=None, reason="granted")
+LOGS = LogsView(
+    "comfyui",
+    (ContainerLog(container="comfyui-main-1", service="main", lines=("loading the model", "ready on :8188")),),
+    0,
 )
 OPENED = OpenedAnswer(opened=True)
 NOT_OPENED = OpenedAnswer(opened=False, reason="not_closed")

@@ -12,21 +12,22 @@ from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
 from supervisor.api.problems import Answer, RequestRefused, refuse
-from supervisor.api.schemas import ClaimBody, EmptyBody, LeaseBody
-from supervisor.api.shapes import LeaseAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
+from supervisor.api.schemas import ClaimBody, EmptyBody, LeaseBody, MoveBody
+from supervisor.api.shapes import LeaseAnswer, MovedAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
 from supervisor.api.times import rfc3339
 from supervisor.api.tokens import digest, key_scope
 from supervisor.api.views.forecast import forecast_view
 from supervisor.api.views.leases import held, is_joined, visible_devices
 from supervisor.core.errors import Refusal
-from supervisor.core.inputs import Acquire, Claim, Release, Renew
+from supervisor.core.inputs import Acquire, Claim, Move, Release, Renew
 from supervisor.core.model import Terms, Tie
-from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed
+from supervisor.core.replies import Granted, Moved, Queued, Refused, Released, Renewed
 from supervisor.core.requests import unknown_lease
 from supervisor.core.values import BadValue, parse_class
 from supervisor.peers import INSTEAD, identify
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
+MOVED_ID_MAX = 100
 DEFAULTS = LeaseBody()
 #: What only a bare lease asks for, and the labels that say it for a target.
 BARE_ONLY = {"gpus": "gpu.devices", "vram_mib": "gpu.vram", "gpu_class": "gpu.class"}
@@ -250,3 +251,16 @@ async def give_back(api: Context, call: Call) -> Answer:
         raise await api.refusal(reply)
     assert isinstance(reply, Released), f"no answer to a release: {reply}"
     return answer(ReleasedAnswer(reply.released, reply.reason or UNSET))
+
+
+async def move(api: Context, call: Call) -> Answer:
+    """Give a ticket another priority, by its public id: an operator changes its place in the queue."""
+    body = await call.body(MoveBody)
+    id_ = printable("id", call.param("id"))
+    if len(id_) > MOVED_ID_MAX:
+        raise refuse("bad_request", "id: longer than any ticket's", field="id")
+    reply = await api.desk.ask(Move(api.desk.next_request_id(), id_, body.priority, only_look=body.dry_run))
+    if isinstance(reply, Refused):
+        raise await api.refusal(reply)
+    assert isinstance(reply, Moved), f"no answer to a move: {reply}"
+    return answer(MovedAnswer(reply.moved, reply.position, reply.reason or UNSET))

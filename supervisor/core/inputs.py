@@ -74,6 +74,15 @@ class Evict(Struct, frozen=True):
     target: str
 
 
+class Move(Struct, frozen=True):
+    """An operator gives a ticket, by its id, another priority. ``only_look``: say where that would put it."""
+
+    request_id: int
+    id: str
+    priority: int
+    only_look: bool = False
+
+
 class OpenGpu(Struct, frozen=True):
     """An operator says that a GPU which was closed because memory did not come back is clean."""
 
@@ -204,7 +213,7 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Request = Acquire | Claim | Renew | Release | ForceRelease | Evict | OpenGpu
+Request = Acquire | Claim | Renew | Release | ForceRelease | Evict | OpenGpu | Move
 Input = (
     Request
     | CallerGone

@@ -24,6 +24,7 @@ from supervisor.core.inputs import (
     Evict,
     ForceRelease,
     Input,
+    Move,
     OpenGpu,
     ProcessEnded,
     ProcessesSeen,
@@ -47,6 +48,7 @@ from supervisor.core.leases import (
     start_window,
 )
 from supervisor.core.model import Now
+from supervisor.core.moving import move
 from supervisor.core.policy import standstill
 from supervisor.core.requests import acquire, claim, renew
 from supervisor.core.room import has_room, use_of, who_is_where
@@ -83,6 +85,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             force_release(txn, item)
         case Evict():
             evict(txn, item)
+        case Move():
+            move(txn, item)
         case OpenGpu():
             open_gpu(txn, item)
         case CallerGone():

@@ -193,10 +193,20 @@ def stories(draw: st.DrawFn) -> list[Ask | str]:
     return [draw(opening), draw(opening), *draw(st.lists(step, min_size=STEPS, max_size=STEPS))]
 
 
+def _lease(target: str) -> Ask:
+    headers = (("Content-Type", "application/json"),)
+    body = json.dumps({"target": target}).encode()
+    return Ask(method="POST", path="/v1/lease", target="/v1/lease", headers=headers, body=body)
+
+
+#: Somebody has the GPU and somebody else is refused. A new operation changes all stories that are drawn, not this one.
+BUSY: list[Ask | str] = [_lease("a"), _lease("b")]
+
+
 @cache
 def drawn(count: int) -> list[list[Ask | str]]:
-    """Return ``count`` stories, and two with one request to each operation: always the same ones."""
-    found: list[list[Ask | str]] = []
+    """Return ``count`` stories, two with one request to each operation, and one that is written: always the same."""
+    found: list[list[Ask | str]] = [BUSY]
     same = settings(
         derandomize=True,
         deadline=None,

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from supervisor.core.inputs import Acquire, Claim, Evict, ForceRelease, Release, Renew, Request
+from supervisor.core.inputs import Acquire, Claim, Evict, ForceRelease, Move, Release, Renew, Request
 from supervisor.core.model import Terms
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed, Reply
 from tests.simulation.incarnation import Incarnation
@@ -234,9 +234,14 @@ class Callers:
         require(same and not isinstance(reply, Queued), "a retry with a key gets the same lease, never a second one")
 
     def operator(self) -> Script:
-        """Force-release and evict, whoever it hits."""
+        """Force-release, evict and move, whoever it hits."""
         target = self._target()
-        if self._rng.random() < 0.5:
+        life = self._site.life
+        waiting = list(life.kernel.state.durable.tickets) if life is not None else []
+        if waiting and self._rng.random() < 0.5:
+            id_, priority = self._rng.choice(waiting), self._rng.choice((-1000, 0, 1, 1000))
+            yield self._ask(lambda request_id: Move(request_id, id_, priority))
+        elif self._rng.random() < 0.5:
             yield self._ask(lambda request_id: ForceRelease(request_id, target))
         else:
             yield self._ask(lambda request_id: Evict(request_id, target or "nobody"))
