@@ -107,15 +107,29 @@ def _stream(server: Server, client: httpx.Client, chosen: dict[str, Any], after:
             yield decoded(server, data.encode(), Event)
 
 
-def messages(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the data of each message of an event stream; comments (heartbeats) and other fields are skipped.
+class Assembler:
+    """Puts the lines of an event stream together; comments (heartbeats) and other fields than the data are skipped.
 
     Our events carry their number inside, so ``id`` is not needed. Source: WHATWG HTML, section 9.2.6.
     """
-    data: list[str] = []
-    for line in lines:
+
+    def __init__(self) -> None:
+        self._data: list[str] = []
+
+    def take(self, line: str) -> str | None:
+        """Return the data of the message that this line ends, if it ends one."""
         if line.startswith("data:"):
-            data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and data:
-            yield "\n".join(data)
-            data = []
+            self._data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and self._data:
+            data, self._data = "\n".join(self._data), []
+            return data
+        return None
+
+
+def messages(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the data of each message of an event stream."""
+    assembler = Assembler()
+    for line in lines:
+        data = assembler.take(line)
+        if data is not None:
+            yield data
