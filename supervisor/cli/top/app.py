@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -22,6 +21,7 @@ from supervisor.cli.top.dialogs import Priority, Question, Reading, as_text
 from supervisor.cli.top.feed import Feed
 from supervisor.cli.top.model import Picture
 from supervisor.cli.top.picker import GpuPicker, Picker, TablePicker
+from supervisor.cli.top.room import shared
 from supervisor.core.errors import SupervisorError
 
 WIDE = 120
@@ -55,13 +55,10 @@ class Top(App[None]):
         Binding("e", "evict", "evict"),
         Binding("o", "open_gpu", "open"),
         Binding("l", "logs", "logs"),
-        Binding("enter", "details", "details"),
         Binding("slash", "filter", "filter", key_display="/"),
         Binding("escape", "no_filter", "all", show=False),
         Binding("question_mark", "help", "help", key_display="?"),
         Binding("q", "quit", "quit"),
-        Binding("tab", "app.focus_next", "pane"),
-        Binding("shift+tab", "app.focus_previous", "pane", show=False),
         *(Binding(str(at), f"pane('{pane}')", pane, show=False) for at, pane in enumerate(model.PANES, 1)),
     ]
 
@@ -71,6 +68,7 @@ class Top(App[None]):
         self._server = server
         self._feed: Feed
         self._filter = ""
+        self._before: Picker | None = None
         self.picture = Picture()
 
     def compose(self) -> ComposeResult:
@@ -103,20 +101,36 @@ class Top(App[None]):
 
     def _draw(self) -> None:
         now = self._now()
-        screen = self.screen_stack[0]
+        screen = self.screen_stack[0] if self.screen_stack else None
+        if screen is None or not screen.query("#header"):
+            return  # it is being left
         screen.query_one("#header", Static).update(as_text((model.header(self.picture, now),)))
         stale = bool(self.picture.away)
         tables = model.tables(self.picture, now, self._filter)
         for picker in screen.query(TablePicker):
             picker.stale = stale
             picker.put(tables[picker.pane])
-            picker.border_subtitle = Text(f"filter: {clean(self._filter)}").markup if self._filter else ""
         gpus = self.picture.status.gpus if self.picture.status is not None else ()
         bars = screen.query_one(GpuPicker)
         bars.stale = stale
         room = max(3, self.size.height // 3)
         bars.put(gpus, tall=2 * len(gpus) <= room)
-        bars.styles.height = 1 + max(1, min(len(gpus) * bars.row_height, room))
+        height = 1 + max(1, min(len(gpus) * bars.row_height, room))
+        bars.styles.height = height
+        self._share_height(self.size.height - 2 - height)
+
+    def _share_height(self, left: int) -> None:
+        """Give each pane what it needs of the lines that are left, as far as they go."""
+        screen = self.screen_stack[0]
+        boxes = [screen.query_one("#waiting"), screen.query_one("#rest")]
+        columns = [list(box.query(TablePicker)) for box in boxes]
+        if self.size.width < WIDE:
+            columns = [[*columns[0], *columns[1]]]
+        for column in columns:
+            favoured = next((at for at, picker in enumerate(column) if picker.has_focus), None)
+            heights = shared([len(picker.keys) + 2 for picker in column], left, favoured)
+            for picker, height in zip(column, heights, strict=True):
+                picker.styles.height = height
 
     def on_resize(self) -> None:
         self._draw()
@@ -177,6 +191,7 @@ class Top(App[None]):
         return self.screen is self.screen_stack[0] or action == "quit"
 
     def on_picker_moved(self) -> None:
+        self._draw()
         self.refresh_bindings()
 
     # ---- keys that act
@@ -316,6 +331,7 @@ class Top(App[None]):
 
     def action_filter(self) -> None:
         field = self.query_one("#filter", Input)
+        self._before = self._pane or self._before
         field.display = True
         field.focus()
 
@@ -336,4 +352,4 @@ class Top(App[None]):
         field = self.query_one("#filter", Input)
         if field.display:
             field.display = False
-            self.query_one("#leases").focus()
+            (self._before or self.query_one("#leases")).focus()

@@ -16,7 +16,7 @@ Cell = str | Span
 class Column(Struct, frozen=True):
     """``least`` and ``most`` cells wide. ``keep``: columns with smaller numbers give way first where it is narrow.
 
-    ``rest``: takes what the others leave, and never more than is left.
+    ``rest``: takes what the others leave as well.
     """
 
     title: str
@@ -59,8 +59,6 @@ def widths(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[i
 
 
 def _wanted(column: Column, rows: Sequence[Row], at: int) -> int:
-    if column.rest:
-        return column.least
     longest = max((cell_len(text_of(row.cells[at])) for row in rows[:SAMPLE]), default=0)
     return max(column.least, min(column.most or column.least, longest))
 

@@ -128,13 +128,13 @@ def title(pane: Pane, table: Table) -> str:
 
 LEASES = (
     Column("target", 8, 26, keep=9),
-    Column("owner", 6, 24, keep=7),
+    Column("owner", 8, 24, keep=7),
     Column("state", 8, 9, keep=8),
     Column("left", 6, 8, keep=9, right=True),
     Column("gpu", 3, 7, keep=6),
     Column("reserved", 8, 12, keep=5),
     Column("held", 5, 7, keep=4, right=True),
-    Column("note", 10, keep=3, rest=True),
+    Column("note", 4, 60, keep=3, rest=True),
 )
 
 
@@ -185,11 +185,11 @@ def named(target: str | None) -> str:
 QUEUE = (
     Column("#", 2, 4, keep=9, right=True),
     Column("target", 8, 26, keep=9),
-    Column("owner", 6, 24, keep=8),
+    Column("owner", 8, 24, keep=8),
     Column("prio", 4, 5, keep=7, right=True),
     Column("waits", 5, 7, keep=6, right=True),
     Column("needs", 8, 12, keep=4),
-    Column("why", 12, keep=5, rest=True),
+    Column("why", 12, 60, keep=5, rest=True),
 )
 
 
@@ -217,7 +217,7 @@ TARGETS = (
     Column("up", 3, 7, keep=6),
     Column("declared", 9, 12, keep=5),
     Column("seen", 8, 9, keep=4),
-    Column("note", 8, keep=3, rest=True),
+    Column("note", 4, 60, keep=3, rest=True),
 )
 #: What does something comes first; what is as it should be while nobody wants it comes last.
 _FIRST = ("starting", "down", "unhealthy", "ready", "stopping", "resident", "invalid", "stopped", "absent")
@@ -273,7 +273,7 @@ def _note_on(brief: TargetBrief, view: TargetView | None) -> Span:
 
 # ---- the audit
 
-AUDIT = (Column("time", 8, 14, keep=9), Column("decision", 20, keep=9, rest=True))
+AUDIT = (Column("time", 8, 14, keep=9), Column("decision", 20, 200, keep=9, rest=True))
 
 _AUDIT_TONES = {
     **dict.fromkeys(("ContainerRefused", "StopFailed", "GpuClosed", "TargetDown", "SignalFailed"), "bad"),
@@ -293,9 +293,9 @@ def _event(event: Event, now: datetime) -> Row:
 
 def gpu_facts(gpu: GpuView) -> Span:
     """Return the numbers behind a GPU's bar; what is wrong with it where something is."""
-    if gpu.state != "ok":
-        return Span(gpu.state.upper(), "bad")
     used = f"{size_of(gpu)} GiB"
+    if gpu.state != "ok":
+        return Span(f"{used:>14} {gpu.state.upper()}", "bad")
     percent = "" if gpu.utilization_percent is None else f" {gpu.utilization_percent:>3}%"
     heat = "" if gpu.temperature_c is None else f" {gpu.temperature_c:>2}°C"
     power = "" if gpu.power_w is None else f" {gpu.power_w:>3}W"

@@ -59,7 +59,8 @@ class Picker(ScrollView, can_focus=True):
         Binding("pagedown", "leap(1)", "page down", show=False),
         Binding("home,g", "edge(False)", "first", show=False),
         Binding("end,G", "edge(True)", "last", show=False),
-        Binding("enter", "choose", "details", show=False),
+        Binding("enter", "choose", "details", key_display="enter"),
+        Binding("tab", "app.focus_next", "pane", key_display="tab"),
     ]
 
     class Chosen(Message):
@@ -85,6 +86,11 @@ class Picker(ScrollView, can_focus=True):
     def head(self) -> int:
         """How many lines of headings stay at the top."""
         return 0
+
+    @property
+    def nothing(self) -> str:
+        """What stands where there is no row."""
+        return model.EMPTY[self.pane]
 
     def row_line(self, at: int, line: int, width: int) -> Line:
         raise NotImplementedError
@@ -151,13 +157,13 @@ class Picker(ScrollView, can_focus=True):
     # ---- drawing
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.scrollable_content_region.width
         over = Style(dim=True) if self.stale else None
         if y < self.head:
             return self._strip(fill(self.head_line(y, width - 1), width - 1), None, "", over)
         at, line = divmod(y - self.head + int(self.scroll_y), self.row_height)
         if at >= len(self.keys):
-            empty = model.EMPTY[self.pane] if not self.keys and y == self.head else ""
+            empty = self.nothing if not self.keys and y == self.head else ""
             return self._strip((Span(fitted(empty, max(0, width - 1)), "dim"),), None, "", over)
         chosen = at == self.at
         mark = MARK if chosen else NO_MARK
@@ -169,7 +175,7 @@ class Picker(ScrollView, can_focus=True):
         if over is not None:
             # Greyed as a whole: what was red a while ago may not be so now.
             found = [Segment(segment.text, over) for segment in found]
-        strip = Strip([Segment(mark or NO_MARK, STYLES["strong"]), *found])
+        strip = Strip([Segment(mark or NO_MARK, STYLES["strong" if self.has_focus else "dim"]), *found])
         return strip.apply_style(self.rich_style)
 
     def on_focus(self) -> None:
@@ -178,6 +184,10 @@ class Picker(ScrollView, can_focus=True):
 
     def on_blur(self) -> None:
         self.refresh()
+
+
+#: So few lines are all for rows, if there are as many: their heading gives way.
+LOW = 2
 
 
 class TablePicker(Picker):
@@ -191,12 +201,17 @@ class TablePicker(Picker):
 
     @property
     def head(self) -> int:
-        return 1 if self.table.rows else 0
+        rows = len(self.table.rows)
+        return 1 if rows and self.size.height > min(LOW, rows) else 0
+
+    @property
+    def nothing(self) -> str:
+        return "nothing has all the words of the filter" if self.table.all else super().nothing
 
     def put(self, table: Table) -> None:
         self.table = table
         self._fitted_to = -1
-        self.border_title = model.title(self.pane, table)
+        self.border_title = f" {model.title(self.pane, table)} "
         self.take([row.key for row in table.rows], follow_top=self.pane == "audit")
 
     def _fit(self, width: int) -> list[int]:
@@ -214,7 +229,7 @@ class TablePicker(Picker):
 
 
 #: Cells for a GPU's number and name, and for the numbers behind the bar.
-NUMBER_W, NAME_W, FACTS_W = 3, 22, 32
+NUMBER_W, NAME_W, FACTS_W = 3, 20, 32
 
 
 class GpuPicker(Picker):
@@ -224,8 +239,6 @@ class GpuPicker(Picker):
         super().__init__("gpus")
         self.gpus: tuple[GpuView, ...] = ()
         self.tall = True
-        self.border_title = model.TITLES["gpus"]
-        self.border_subtitle = bars.LEGEND
 
     @property
     def row_height(self) -> int:
@@ -234,13 +247,14 @@ class GpuPicker(Picker):
     def put(self, gpus: tuple[GpuView, ...], *, tall: bool) -> None:
         self.gpus = gpus
         self.tall = tall
-        self.border_title = f"{model.TITLES['gpus']} {len(gpus)}" if len(gpus) > 1 else model.TITLES["gpus"]
+        count = f" {len(gpus)}" if len(gpus) > 1 else ""
+        self.border_title = f" {model.TITLES['gpus']}{count}   {bars.LEGEND} "
         self.take([gpu.uuid for gpu in gpus])
 
     def row_line(self, at: int, line: int, width: int) -> Line:
         gpu = self.gpus[at]
         named = width >= 110
-        lead = f"{gpu.index:>2} " + (fitted(clean(gpu.name), NAME_W - 1) + " " if named else "")
+        lead = f"{gpu.index:>2} " + (fitted(clean(gpu.name).removeprefix("NVIDIA "), NAME_W - 1) + " " if named else "")
         if line == 1:
             if gpu.problem:
                 return fill((Span(" " * NUMBER_W), Span(clean(gpu.problem), "bad")), width)

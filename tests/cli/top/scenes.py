@@ -152,9 +152,7 @@ def target(name: str, state: str = "stopped", **values: Any) -> TargetView:
 
 
 def event(seq: int, type_: str, sentence: str, about: str | None = None, **fields: Any) -> Event:
-    return Event(
-        seq=seq, time=at(seq - 60), type=type_, sentence=sentence, target=about, container=None, fields=fields
-    )
+    return Event(seq=seq, time=at(seq - 60), type=type_, sentence=sentence, target=about, container=None, fields=fields)
 
 
 def process(pid: int, used_mib: int, standing: str = "leased", **values: Any) -> ProcessView:
@@ -194,7 +192,9 @@ class Scene(Struct, frozen=True):
             fake.documents |= {
                 "/v1/status": document(self.status),
                 "/v1/targets": document(TargetsView(self.targets, ())),
-                "/v1/processes": document(ProcessesView(policy="observe", processes=self.processes, unexplained=(), limited=())),
+                "/v1/processes": document(
+                    ProcessesView(policy="observe", processes=self.processes, unexplained=(), limited=())
+                ),
                 "/v1/events": document(Events(self.events, after)),
             }
 
@@ -300,5 +300,7 @@ MANY = scene(
         target(f"model-{number}", "ready" if 1 <= number < 8 else "stopped", lease=f"l_{number}" * (number < 8) or None)
         for number in range(300)
     ),
-    events=tuple(event(seq, "TicketQueued", f"user{seq} queued for model-{seq}", f"model-{seq}") for seq in range(1, 60)),
+    events=tuple(
+        event(seq, "TicketQueued", f"user{seq} queued for model-{seq}", f"model-{seq}") for seq in range(1, 60)
+    ),
 )

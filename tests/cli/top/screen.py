@@ -19,7 +19,9 @@ from tests.cli.top.scenes import NOW
 def text_of(app: Top) -> str:
     """Return what is on the screen, line by line; blanks at the ends are left out."""
     width, height = app.size
-    console = Console(width=width, height=height, file=io.StringIO(), record=True, color_system=None, legacy_windows=False)
+    console = Console(
+        width=width, height=height, file=io.StringIO(), record=True, color_system=None, legacy_windows=False
+    )
     drawn = app.screen._compositor.render_update(full=True, screen_stack=app._background_screens)
     console.print(drawn)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
@@ -52,7 +54,9 @@ class Eyes:
 
 
 @asynccontextmanager
-async def screen(url: str, size: tuple[int, int] = (80, 24), now: Callable[[], Any] = lambda: NOW) -> AsyncIterator[Eyes]:
+async def screen(
+    url: str, size: tuple[int, int] = (80, 24), now: Callable[[], Any] = lambda: NOW
+) -> AsyncIterator[Eyes]:
     app = Top(Server(url), now)
     async with app.run_test(size=size) as pilot:
         yield Eyes(app, pilot)
