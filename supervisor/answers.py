@@ -146,6 +146,14 @@ class ReleasedAnswer(Struct, frozen=True):
     reason: str | UnsetType = UNSET
 
 
+class MovedAnswer(Struct, frozen=True):
+    """``position`` counts from 0, the head: where it is now, or with ``dry_run`` would be."""
+
+    moved: bool
+    position: int | None
+    reason: str | UnsetType = UNSET
+
+
 class EvictAnswer(Struct, frozen=True):
     evicted: bool
     reason: str | UnsetType = UNSET
@@ -426,6 +434,22 @@ class TargetView(Struct, frozen=True, kw_only=True):
 class TargetsView(Struct, frozen=True):
     targets: tuple[TargetView, ...]
     problems: tuple[Problem, ...]
+
+
+class ContainerLog(Struct, frozen=True, kw_only=True):
+    """What a container last wrote, oldest first; nothing where it cannot be had in time."""
+
+    container: str
+    service: str
+    lines: tuple[str, ...]
+
+
+class LogsView(Struct, frozen=True):
+    """``GET /v1/targets/{name}/logs``. The master comes first; ``left_out`` containers of it are not shown."""
+
+    target: str
+    containers: tuple[ContainerLog, ...]
+    left_out: int
 
 
 class TargetBrief(Struct, frozen=True):

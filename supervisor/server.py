@@ -245,9 +245,9 @@ async def _end(pump: Pump, web: asyncio.Task[None], web_stop: asyncio.Event) -> 
     await asyncio.wait([web], timeout=WEB_END_S)
 
 
-def _log_reader(engine: Engine) -> Callable[[str], Coroutine[Any, Any, str]]:
-    async def read(container_id: str) -> str:
-        return await asyncio.to_thread(engine.logs, container_id, 20, 1.0)
+def _log_reader(engine: Engine) -> Callable[[str, int], Coroutine[Any, Any, str]]:
+    async def read(container_id: str, lines: int) -> str:
+        return await asyncio.to_thread(engine.logs, container_id, lines, 1.0)
 
     return read
 

@@ -45,6 +45,8 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/status": {"GET": reading.status},
     "/v1/targets": {"GET": reading.targets},
     "/v1/targets/{name}": {"GET": reading.target},
+    "/v1/leases/{id}/move": {"POST": leasing.move},
+    "/v1/targets/{name}/logs": {"GET": reading.target_logs},
     "/v1/targets/{name}/evict": {"POST": reading.evict},
     "/v1/processes": {"GET": reading.processes},
     "/v1/gpus/{uuid}/open": {"POST": reading.open_gpu},
@@ -74,7 +76,7 @@ def build_app(
     *,
     mint: TokenMint,
     meter: Meter,
-    logs: Callable[[str], Awaitable[str]],
+    logs: Callable[[str, int], Awaitable[str]],
     version: str,
     gate: Gate,
     host: str = "127.0.0.1",
@@ -86,7 +88,7 @@ def build_app(
     Args:
         meter: Counts refusals, and has the page of metrics.
         gate: Says who may do what.
-        logs: Returns the last log lines of a container (by id); its trouble is nobody else's.
+        logs: Returns the last log lines, so many, of a container (by id); its trouble is nobody else's.
         host: The address that it will listen on; as a ``Host`` it is ours, like the names of loopback.
         allowed_hosts: More names that are ours.
         past: What is remembered for the history; whoever gives one has it ``follow``.

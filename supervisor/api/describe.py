@@ -20,6 +20,8 @@ from supervisor.answers import (
     HistoryView,
     LeaseAnswer,
     LeaseView,
+    LogsView,
+    MovedAnswer,
     OpenedAnswer,
     PlainStatus,
     ProcessesView,
@@ -45,6 +47,8 @@ from supervisor.api.schemas import (
     ForceEndQuery,
     HistoryQuery,
     LeaseBody,
+    LogsQuery,
+    MoveBody,
     ReleaseBody,
 )
 
@@ -147,6 +151,12 @@ _TARGET = Param(
 _LEASE_ID = Param(
     name="id",
     meaning="A lease or a ticket by its public id, as the status and the audit name it. It is no token.",
+    schema={"type": "string", "pattern": "^[ -.0-~]{1,100}$"},
+    example="l_8f3kQ2mXw1aZ",
+)
+_MOVED_ID = Param(
+    name="id",
+    meaning="A ticket by its public id, as the status and the audit name it. It is no token.",
     schema={"type": "string", "pattern": "^[ -.0-~]{1,100}$"},
     example="l_8f3kQ2mXw1aZ",
 )
@@ -452,6 +462,44 @@ OPERATIONS: dict[Key, Operation] = {
             200: (Shown(what="The target.", shapes=(TargetView,), examples={"leased": example.TARGET}),),
         },
         codes=frozenset({"target_unknown", "engine_unavailable"}),
+    ),
+    ("GET", "/v1/targets/{name}/logs"): Operation(
+        id="targetLogs",
+        tag="state",
+        summary="What a target's containers last wrote",
+        description="Of four containers at most, the master first; a container whose lines cannot be had in time has "
+        "none. What they wrote is passed on as it is: terminals should not be shown its control characters.",
+        path=(_TARGET,),
+        query=LogsQuery,
+        answers={
+            200: (Shown(what="The lines, oldest first.", shapes=(LogsView,), examples={"two lines": example.LOGS}),)
+        },
+        codes=frozenset({"target_unknown", "engine_unavailable"}),
+    ),
+    ("POST", "/v1/leases/{id}/move"): Operation(
+        id="moveTicket",
+        tag="leases",
+        summary="Change a ticket's place in the queue, by its public id",
+        description="For operators: it gets another priority, and what it has aged stays. Others on the same GPUs are "
+        "overtaken or let past; a ticket whose turn has come is served as it is. With `dry_run` nothing is moved.",
+        path=(_MOVED_ID,),
+        body=MoveBody,
+        body_needed=True,
+        requests={"to the front": {"priority": 100}, "where would it be?": {"priority": 5, "dry_run": True}},
+        answers={
+            200: (
+                Shown(
+                    what="It has this priority, now or before; `reason` says why nothing was done.",
+                    shapes=(MovedAnswer,),
+                    examples={
+                        "moved": example.MOVED,
+                        "a dry run": example.WOULD_MOVE,
+                        "it waits no more": example.NOT_MOVED,
+                    },
+                ),
+            )
+        },
+        codes=_OVER | {"storage_full"},
     ),
     ("POST", "/v1/targets/{name}/evict"): Operation(
         id="evict",

@@ -11,6 +11,7 @@ from supervisor.answers import (
     AcquireAnswer,
     Ahead,
     AncestorView,
+    ContainerLog,
     ContainerView,
     EndedView,
     EngineView,
@@ -27,6 +28,8 @@ from supervisor.answers import (
     JournalView,
     LeaseAnswer,
     LeaseView,
+    LogsView,
+    MovedAnswer,
     OpenedAnswer,
     PlainLease,
     PlainService,
@@ -365,6 +368,14 @@ PROCESSES = ProcessesView(
         ),
     ),
     limited=(),
+)
+MOVED = MovedAnswer(moved=True, position=0)
+WOULD_MOVE = MovedAnswer(moved=False, position=2, reason="dry_run")
+NOT_MOVED = MovedAnswer(moved=False, position=None, reason="granted")
+LOGS = LogsView(
+    "comfyui",
+    (ContainerLog(container="comfyui-main-1", service="main", lines=("loading the model", "ready on :8188")),),
+    0,
 )
 OPENED = OpenedAnswer(opened=True)
 NOT_OPENED = OpenedAnswer(opened=False, reason="not_closed")

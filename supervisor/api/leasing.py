@@ -8,20 +8,20 @@ import re
 import msgspec
 from msgspec import UNSET
 
-from supervisor.answers import LeaseAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
+from supervisor.answers import LeaseAnswer, MovedAnswer, ReleasedAnswer, RenewAnswer, TicketAnswer, TicketView
 from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
 from supervisor.api.problems import Answer, RequestRefused, refuse
-from supervisor.api.schemas import ClaimBody, EmptyBody, ForceEndQuery, LeaseBody
+from supervisor.api.schemas import ClaimBody, EmptyBody, ForceEndQuery, LeaseBody, MoveBody
 from supervisor.api.times import rfc3339
 from supervisor.api.tokens import digest, key_scope
 from supervisor.api.views.forecast import forecast_view
 from supervisor.api.views.leases import held, is_joined, visible_devices
 from supervisor.core.errors import Refusal
-from supervisor.core.inputs import Acquire, Claim, ForceEnd, Release, Renew
+from supervisor.core.inputs import Acquire, Claim, ForceEnd, Move, Release, Renew
 from supervisor.core.model import Terms, Tie
-from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed
+from supervisor.core.replies import Granted, Moved, Queued, Refused, Released, Renewed
 from supervisor.core.requests import unknown_lease
 from supervisor.core.values import BadValue, parse_class
 from supervisor.peers import INSTEAD, identify
@@ -269,3 +269,18 @@ async def force_end(api: Context, call: Call) -> Answer:
         raise await api.refusal(reply)
     assert isinstance(reply, Released), f"no answer to a forced release: {reply}"
     return answer(ReleasedAnswer(reply.released, reply.reason or UNSET))
+
+
+async def move(api: Context, call: Call) -> Answer:
+    """Give a ticket another priority, by its public id: an operator changes its place in the queue."""
+    body = await call.body(MoveBody)
+    id_ = printable("id", call.param("id"))
+    if len(id_) > ID_MAX:
+        raise refuse("bad_request", "id: longer than any ticket's", field="id")
+    call.caller.require_all("moving a ticket by its id")
+    asked = Move(api.desk.next_request_id(), id_, body.priority, only_look=body.dry_run, caller=call.caller.name)
+    reply = await api.desk.ask(asked)
+    if isinstance(reply, Refused):
+        raise await api.refusal(reply)
+    assert isinstance(reply, Moved), f"no answer to a move: {reply}"
+    return answer(MovedAnswer(reply.moved, reply.position, reply.reason or UNSET))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec import UNSET
 
-from supervisor.answers import Events, EvictAnswer, OpenedAnswer
+from supervisor.answers import ContainerLog, Events, EvictAnswer, LogsView, OpenedAnswer
 from supervisor.api.audit import event, subject, why
 from supervisor.api.bodies import printable, target_name
 from supervisor.api.call import Call, answer
 from supervisor.api.context import Context
+from supervisor.api.logs import REFUSAL_S
 from supervisor.api.problems import Answer, refuse
-from supervisor.api.schemas import EmptyBody, EmptyQuery, EventsQuery
+from supervisor.api.schemas import EmptyBody, EmptyQuery, EventsQuery, LogsQuery
 from supervisor.api.views.overview import overview
 from supervisor.api.views.processes import processes_view
-from supervisor.api.views.targets import all_targets, known_targets, target_view
+from supervisor.api.views.targets import all_targets, known_targets, speakers_of, target_view
 from supervisor.core.inputs import Evict, OpenGpu
 from supervisor.core.replies import Refused, Released
 from supervisor.core.requests import wrong_with
@@ -21,6 +24,8 @@ from supervisor.core.requests import wrong_with
 #: How far back the audit is searched where no place to begin is given.
 LOOK_BACK = 20_000
 UUID_MAX = 100
+#: So many containers of a target have their log lines told at a time.
+LOGS_OF_MAX = 4
 
 
 async def status(api: Context, call: Call) -> Answer:
@@ -45,6 +50,24 @@ async def target(api: Context, call: Call) -> Answer:
     if view is None:
         raise await _unknown(api, name)
     return answer(view)
+
+
+async def target_logs(api: Context, call: Call) -> Answer:
+    """Answer what a target's containers last wrote. Whatever cannot be read in time is empty."""
+    lines = call.query(LogsQuery).lines
+    name = target_name("target", call.param("name"))
+    speakers = await api.desk.read(
+        lambda state, _now: speakers_of(state, name) if name in known_targets(state) else None
+    )
+    if speakers is None:
+        raise await _unknown(api, name)
+    shown = speakers[:LOGS_OF_MAX]
+    texts = await asyncio.gather(*(api.tails.tail(one.id, REFUSAL_S, lines) for one in shown))
+    told = (
+        ContainerLog(container=one.name, service=one.service, lines=tuple(text.splitlines()[-lines:]))
+        for one, text in zip(shown, texts, strict=True)
+    )
+    return answer(LogsView(name, tuple(told), len(speakers) - len(shown)))
 
 
 async def _unknown(api: Context, name: str) -> Exception:

@@ -28,6 +28,7 @@ NEEDED: dict[Key, Role | None] = {
     ("GET", "/v1/targets"): "read",
     ("GET", "/v1/targets/{name}"): "read",
     ("GET", "/v1/events"): "read",
+    ("GET", "/v1/targets/{name}/logs"): "read",
     ("GET", "/v1/why/{name}"): "read",
     ("GET", "/v1/lease/{token}"): "read",
     ("POST", "/v1/lease"): "lease",
@@ -37,6 +38,7 @@ NEEDED: dict[Key, Role | None] = {
     ("POST", "/acquire"): "lease",
     ("POST", "/release"): "lease",
     ("DELETE", "/v1/leases/{id}"): "admin",
+    ("POST", "/v1/leases/{id}/move"): "admin",
     ("POST", "/v1/targets/{name}/evict"): "admin",
     ("POST", "/v1/gpus/{uuid}/open"): "admin",
 }

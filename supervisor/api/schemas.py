@@ -77,6 +77,13 @@ class ClaimBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ready_timeout_seconds: Count | None = None
 
 
+class MoveBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``POST /v1/leases/{id}/move``. ``dry_run``: nothing is moved; the answer says where that would put it."""
+
+    priority: Rank
+    dry_run: bool = False
+
+
 class EmptyBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Calls that say everything in their path: no body, or an empty object."""
 
@@ -99,6 +106,12 @@ class HistoryQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``GET /v1/history``."""
 
     span: Literal["hour", "day"] = "hour"
+
+
+class LogsQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``GET /v1/targets/{name}/logs``."""
+
+    lines: Annotated[int, Meta(ge=1, le=200)] = 50
 
 
 class EmptyQuery(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):

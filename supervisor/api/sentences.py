@@ -35,6 +35,7 @@ from supervisor.core.facts import (
     TargetRemembered,
     TicketEnded,
     TicketKept,
+    TicketMoved,
     TicketQueued,
     UseSeen,
     WindowOpened,
@@ -90,7 +91,7 @@ def sentence(fact: AnyFact) -> str:
         case FirstSync():
             ran = ", ".join(fact.residents)
             return f"first look at the engine: {ran} ran already and may stay" if ran else "first look at the engine"
-        case TicketQueued() | TicketKept() | TicketEnded() | WindowOpened():
+        case TicketQueued() | TicketKept() | TicketMoved() | TicketEnded() | WindowOpened():
             return _of_ticket(fact)
         case LeaseGranted() | RoomVerified() | LeaseRestarted() | LeaseRetimed() | LeaseTold() | LeaseEnded():
             return _of_lease(fact)
@@ -132,7 +133,7 @@ def named(target: str | None) -> str:
     return target or "the GPU alone"
 
 
-def _of_ticket(fact: TicketQueued | TicketKept | TicketEnded | WindowOpened) -> str:
+def _of_ticket(fact: TicketQueued | TicketKept | TicketMoved | TicketEnded | WindowOpened) -> str:
     match fact:
         case TicketQueued():
             terms = fact.terms
@@ -141,6 +142,10 @@ def _of_ticket(fact: TicketQueued | TicketKept | TicketEnded | WindowOpened) -> 
             return f"{shown(terms.owner)} queued for {what} (ticket {fact.id}{by})"
         case TicketKept():
             return f"ticket {fact.id} keeps its place: its caller comes back with its token"
+        case TicketMoved():
+            whose = f"the ticket of {shown(fact.owner)} for {named(fact.target)}"
+            what = f"was moved by an operator{asked_by(fact.caller)}"
+            return f"{whose} {what}: priority {fact.priority} instead of {fact.before} ({fact.id})"
         case WindowOpened():
             until = rfc3339(fact.wall_ms + fact.until_ms - fact.at_ms)
             return f"it is the turn of {shown(fact.owner)} for {named(fact.target)}, to be claimed until {until}"

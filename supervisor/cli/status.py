@@ -129,8 +129,8 @@ def show_queue(*, as_json: bool) -> None:
         return
     blocks: list[Block] = [holder_line(lease) for lease in status.leases]
     if status.queue:
-        columns = ("place", "target", "owner", "priority", "needs", "since", "until", "waits because")
-        rows = [(*_ticket_row(ticket), clock_time(ticket.until), ticket.why) for ticket in status.queue]
+        columns = ("place", "target", "owner", "priority", "needs", "since", "until", "ticket", "waits because")
+        rows = [(*_ticket_row(ticket), clock_time(ticket.until), ticket.id, ticket.why) for ticket in status.queue]
         blocks.append(Grid("Queue", columns, rows))
     else:
         blocks.append("nobody waits")

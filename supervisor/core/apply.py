@@ -39,6 +39,7 @@ from supervisor.core.facts import (
     TargetRemembered,
     TicketEnded,
     TicketKept,
+    TicketMoved,
     TicketQueued,
     UseSeen,
     WindowOpened,
@@ -109,6 +110,9 @@ def apply(state: State, fact: AnyFact) -> None:
             durable.first_sync_done = True
         case TicketKept():
             _replace_ticket(state, replace(durable.tickets[fact.id], token_known=True))
+        case TicketMoved():
+            ticket = durable.tickets[fact.id]
+            _replace_ticket(state, replace(ticket, terms=replace(ticket.terms, priority=fact.priority)))
         case LeaseRestarted():
             for holder in state.holders_of(fact.target):  # all of them had their answer, whoever asked again
                 durable.leases[holder.id] = replace(holder, restarted=True, loaded_at_ms=0)

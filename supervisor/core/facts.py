@@ -51,6 +51,17 @@ class TicketKept(Fact, frozen=True, array_like=True, tag=True):
     id: str
 
 
+class TicketMoved(Fact, frozen=True, array_like=True, tag=True):
+    """An operator gave a ticket another priority than ``before``; what it has aged stays."""
+
+    id: str
+    priority: int
+    before: int
+    owner: str
+    target: str | None
+    caller: str = ""
+
+
 class TicketEnded(Fact, frozen=True, array_like=True, tag=True):
     """``reason``: cancelled, caller_gone, scheduler_timeout, ticket_expired, process_ended, forced, ..."""
 
@@ -317,4 +328,5 @@ AnyFact = (
     | ProcessReported
     | ProcessSignalled
     | SignalFailed
+    | TicketMoved
 )

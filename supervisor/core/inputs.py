@@ -89,6 +89,16 @@ class Evict(Struct, frozen=True):
     caller: str = ""
 
 
+class Move(Struct, frozen=True):
+    """An operator gives a ticket, by its id, another priority. ``only_look``: say where that would put it."""
+
+    request_id: int
+    id: str
+    priority: int
+    only_look: bool = False
+    caller: str = ""
+
+
 class OpenGpu(Struct, frozen=True):
     """An operator says that a GPU which was closed because memory did not come back is clean."""
 
@@ -224,7 +234,7 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Request = Acquire | Claim | Renew | Release | ForceRelease | ForceEnd | Evict | OpenGpu
+Request = Acquire | Claim | Renew | Release | ForceRelease | ForceEnd | Evict | OpenGpu | Move
 Input = (
     Request
     | CallerGone

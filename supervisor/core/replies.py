@@ -48,6 +48,15 @@ class Released(Struct, frozen=True):
     reason: str = ""
 
 
+class Moved(Struct, frozen=True):
+    """``position`` counts from 0 (the head). ``moved`` False: nothing has changed (``reason``)."""
+
+    request_id: int
+    moved: bool
+    position: int | None = None
+    reason: str = ""
+
+
 class Refused(Struct, frozen=True):
     """``logs_of``: the container whose last log lines belong into the answer."""
 
@@ -56,7 +65,7 @@ class Refused(Struct, frozen=True):
     logs_of: str | None = None
 
 
-Reply = Granted | Queued | Renewed | Released | Refused
+Reply = Granted | Queued | Renewed | Released | Moved | Refused
 
 
 class StartContainer(Struct, frozen=True):

@@ -403,6 +403,11 @@ class State:
         """Place that such a ticket would get; O(log n)."""
         return int(self.queue.bisect_key_left(self.rank_of_next(priority, at_ms)))
 
+    def position_with(self, ticket: Ticket, priority: int) -> int:
+        """Place that a ticket of the queue would get with another priority; O(log n)."""
+        place = int(self.queue.bisect_key_left(self._rank(priority, ticket.queued_at_ms, ticket.order)))
+        return place - 1 if place > self.position(ticket) else place
+
     def position(self, ticket: Ticket) -> int:
         """Place in the queue, 0 is the head; O(log n)."""
         return int(self.queue.index(ticket))

@@ -34,6 +34,7 @@ from supervisor.core.inputs import (
     ForceEnd,
     ForceRelease,
     Input,
+    Move,
     OpenGpu,
     ProcessEnded,
     ProcessesSeen,
@@ -58,6 +59,7 @@ from supervisor.core.leases import (
 )
 from supervisor.core.making_room import memory_overdue
 from supervisor.core.model import Now
+from supervisor.core.moving import move
 from supervisor.core.policy import standstill
 from supervisor.core.requests import acquire, claim, renew
 from supervisor.core.settle import down_over, ready_over, settle, window_over
@@ -96,6 +98,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             force_end(txn, item)
         case Evict():
             evict(txn, item)
+        case Move():
+            move(txn, item)
         case OpenGpu():
             open_gpu(txn, item)
         case CallerGone():

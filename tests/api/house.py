@@ -79,9 +79,11 @@ class Logs:
         self.hang = False
         self.broken = False
         self.asked = 0
+        self.lines = 0
 
-    async def __call__(self, container_id: str) -> str:
+    async def __call__(self, container_id: str, lines: int) -> str:
         self.asked += 1
+        self.lines = lines
         if self.hang:
             await asyncio.Event().wait()
         if self.broken:

@@ -37,6 +37,7 @@ def test_a_refusal_is_answered_as_the_table_says(code):
                 ("DELETE", "/v1/lease/x", None),
                 ("DELETE", "/v1/leases/l_1", None),
                 ("POST", "/v1/targets/a/evict", None),
+                ("POST", "/v1/leases/x/move", {"priority": 1}),
             ):
                 answer = await client.request(method, path, json=body)
                 status, retryable = CODES[code]
@@ -100,7 +101,7 @@ def test_the_last_words_of_what_failed_are_in_the_answer():
 
 def test_last_words_that_cannot_be_had_do_not_hold_the_answer_up():
     async def story() -> None:
-        async def hanging(_container_id: str) -> str:
+        async def hanging(_container_id: str, _lines: int) -> str:
             await asyncio.Event().wait()
             return ""
 

@@ -546,3 +546,27 @@ def test_an_operator_ends_a_lease_and_cancels_a_ticket_by_their_public_ids():
             assert (status["leases"], status["queue"]) == ([], [])
 
     run(story())
+
+
+def test_an_operator_changes_the_order_of_the_queue_by_public_ids():
+    async def story() -> None:
+        async with house() as it:
+            held = (await it.lease("a")).json()
+            first = (await it.lease("b", queue=True)).json()
+            second = (await it.lease("b", owner="bob", queue=True)).json()
+            path = f"/v1/leases/{second['id']}/move"
+            looked = await it.post(path, {"priority": 7, "dry_run": True})
+            assert looked.json() == {"moved": False, "position": 0, "reason": "dry_run"}
+            assert (await it.post(path, {"priority": 7})).json() == {"moved": True, "position": 0}
+            queue = (await it.get("/v1/status")).json()["queue"]
+            assert [(one["id"], one["priority"]) for one in queue] == [(second["id"], 7), (first["id"], 0)]
+            newest = (await it.get("/v1/events", params={"limit": 1})).json()["events"]
+            told = f"the ticket of bob for b was moved by an operator: priority 7 instead of 0 ({second['id']})"
+            assert newest[0]["sentence"] == told
+            for id_, reason in ((held["id"], "granted"), ("nobody", "unknown_or_ended")):
+                answer = await it.post(f"/v1/leases/{id_}/move", {"priority": 1})
+                assert answer.json() == {"moved": False, "position": None, "reason": reason}
+            assert (await it.post(path, {"priority": 1_001})).json()["field"] == "priority"
+            assert (await it.post(f"/v1/leases/{'x' * 101}/move", {"priority": 1})).json()["field"] == "id"
+
+    run(story())

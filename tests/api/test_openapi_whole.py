@@ -27,7 +27,7 @@ from supervisor.api.describe_examples import LEASED
 from supervisor.api.openapi import document
 from supervisor.api.problems import Answer, refuse
 from supervisor.core.inputs import EngineLost, ShutDown
-from tests.api.asking import Ask, asks, good_asks, one_of_each
+from tests.api.asking import Ask, asks, good_asks, one_of_each, token
 from tests.api.described import BESIDE, PROBLEM, Described
 from tests.api.house import House, container, house, run
 
@@ -199,8 +199,10 @@ def _lease(target: str) -> Ask:
     return Ask(method="POST", path="/v1/lease", target="/v1/lease", headers=headers, body=body)
 
 
-#: Somebody has the GPU and somebody else is refused. A new operation changes all stories that are drawn, not this one.
-BUSY: list[Ask | str] = [_lease("a"), _lease("b")]
+#: Somebody has the GPU, looks at the lease, and somebody else is refused. A new operation changes all stories that are
+#: drawn, not this one.
+_LOOK = Ask(method="GET", path="/v1/lease/{token}", target=f"/v1/lease/{token(0)}")
+BUSY: list[Ask | str] = [_lease("a"), _LOOK, _lease("b")]
 
 
 @cache

@@ -28,6 +28,7 @@ NEEDS: dict[str, list[tuple[str, str, dict[str, Any] | None]]] = {
         ("GET", "/v1/status", None),
         ("GET", "/v1/processes", None),
         ("GET", "/metrics", None),
+        ("GET", "/v1/targets/{name}/logs", None),
         ("GET", "/v1/history", None),
         ("GET", "/v1/targets", None),
         ("GET", "/v1/targets/{name}", None),
@@ -47,6 +48,7 @@ NEEDS: dict[str, list[tuple[str, str, dict[str, Any] | None]]] = {
         ("POST", "/v1/targets/{name}/evict", None),
         ("POST", "/v1/gpus/{uuid}/open", None),
         ("DELETE", "/v1/leases/{id}", None),
+        ("POST", "/v1/leases/{id}/move", {"priority": 1}),
         ("POST", "/release", {"force": True, "target": "nobody"}),
     ],
 }

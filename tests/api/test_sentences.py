@@ -38,6 +38,7 @@ from supervisor.core.facts import (
     TargetRemembered,
     TicketEnded,
     TicketKept,
+    TicketMoved,
     TicketQueued,
     UseSeen,
     WindowOpened,
@@ -92,6 +93,10 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     (FirstSync(**AT, residents=("a", "b")), "first look at the engine: a, b ran already and may stay"),
     (TicketQueued(**AT, **ticket()), "ann queued for comfyui with priority 5 (ticket l_1)"),
     (TicketQueued(**AT, **ticket(BARE)), "ann queued for the GPU alone with priority 0 (ticket l_1)"),
+    (
+        TicketMoved(**AT, id="l_1", priority=9, before=-1, owner="ann", target="comfyui"),
+        "the ticket of ann for comfyui was moved by an operator: priority 9 instead of -1 (l_1)",
+    ),
     (TicketKept(**AT, id="l_1"), "ticket l_1 keeps its place: its caller comes back with its token"),
     (
         TicketEnded(**AT, id="l_1", reason="ticket_expired", owner="ann", target=None),
@@ -279,7 +284,14 @@ def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
             values[info.name] = (data.draw(text),)
         elif info.name == "action":
             values[info.name] = "kill"
-        elif info.name.endswith(("_ms", "_mib")) or info.name in {"fence", "count", "pid", "started"}:
+        elif info.name.endswith(("_ms", "_mib")) or info.name in {
+            "fence",
+            "count",
+            "pid",
+            "started",
+            "priority",
+            "before",
+        }:
             values[info.name] = data.draw(st.integers(0, 2**40))
         elif info.type is bool or info.name in {"token_known", "resident", "adopted", "warm", "needs_cold_start"}:
             values[info.name] = data.draw(st.booleans())

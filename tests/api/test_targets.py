@@ -47,6 +47,23 @@ def test_a_resident_target_is_evicted_a_leased_one_is_not_and_a_stopped_one_need
     run(story())
 
 
+def test_what_a_targets_containers_wrote_is_told_the_masters_first_and_of_four_at_most():
+    async def story() -> None:
+        more = [container("a", f"side{number}", master=False) for number in range(4)]
+        async with house(*more, container("a")) as it:
+            it.logs.words = "one\ntwo \x1b[31m"
+            told = (await it.get("/v1/targets/a/logs", params={"lines": 2})).json()
+            assert (told["target"], told["left_out"], it.logs.lines, it.logs.asked) == ("a", 1, 2, 4)
+            assert [one["service"] for one in told["containers"]] == ["main", "side0", "side1", "side2"]
+            assert told["containers"][0]["lines"] == ["a-main: one", "two \x1b[31m"]
+            it.logs.broken = True
+            assert [one["lines"] for one in (await it.get("/v1/targets/a/logs")).json()["containers"]] == [[]] * 4
+            it.state.observed.synced = False
+            assert (await it.get("/v1/targets/a/logs")).json()["containers"] == []
+
+    run(story())
+
+
 def test_an_operator_opens_a_gpu_whose_memory_did_not_come_back():
     async def story() -> None:
         async with house() as it:
@@ -90,7 +107,7 @@ def test_log_lines_are_read_once_for_all_who_ask_and_not_of_too_many_containers_
         asked: list[str] = []
         answer = asyncio.Event()
 
-        async def read(container_id: str) -> str:
+        async def read(container_id: str, _lines: int) -> str:
             asked.append(container_id)
             await answer.wait()
             return "x" * 100_000

@@ -17,6 +17,7 @@ from typer.main import get_command
 from supervisor.answers import Ahead, Events, ForecastAnswer, TargetsView
 from supervisor.cli.app import WrongCommandLine, app
 from supervisor.cli.errors import MEANINGS
+from supervisor.cli.moving import NOT_MOVED
 from supervisor.core.model import Endpoint, Problem
 from supervisor.settings import SETTINGS
 from tests.cli.fake import FakeServer
@@ -198,11 +199,38 @@ def test_the_queue_is_shown_behind_whoever_has_the_gpu(fake: FakeServer, run):
         "comfyui holds the GPU (owner ann), until 2001-01-02 03:09:05 unless renewed\n"
         "Queue:\n"
         "  place  target  owner        priority  needs         since                until                "
-        "waits because\n"
+        "ticket  waits because\n"
         "  1      (bare)  bob\\x1b[31m  5         2 x 8192 MiB  2001-01-02 03:05:05  2001-01-02 03:09:05  "
-        "comfyui holds the GPU (owner ann)\n",
+        "l_def   comfyui holds the GPU (owner ann)\n",
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "said"),
+    [
+        pytest.param({"moved": True, "position": 0}, (), "l_1 is at place 1 with priority 5\n", id="it is moved"),
+        pytest.param(
+            {"moved": False, "position": 2, "reason": "dry_run"},
+            ("--dry-run",),
+            "l_1 would be at place 3 with priority 5\n",
+            id="it is only looked",
+        ),
+    ],
+)
+def test_a_ticket_is_moved(fake: FakeServer, run, answer, more, said):
+    fake.answers["POST /v1/leases/l_1/move"] = answer
+    assert run("move", "l_1", "--priority", "5", *more) == (0, said, "")
+    assert fake.calls == [("POST /v1/leases/l_1/move", {"priority": 5, **({"dry_run": True} if more else {})})]
+    assert json.loads(run("move", "l_1", "--priority", "5", *more, "--json")[1]) == answer
+
+
+@pytest.mark.parametrize("reason", ["granted", "claimable", "unknown_or_ended"])
+def test_what_does_not_wait_is_not_moved(fake: FakeServer, run, reason):
+    fake.answers["POST /v1/leases/l_1/move"] = {"moved": False, "position": None, "reason": reason}
+    status, out, err = run("move", "l_1", "--priority", "-5")
+    assert (status, out) == (1, "")
+    assert err == f"error: l_1: {NOT_MOVED[reason]}\nhint:  see who waits with: gpu-supervisor queue\n"
 
 
 def test_a_holder_that_was_told_its_end_is_shown_with_it(fake: FakeServer, run):
@@ -488,7 +516,7 @@ LEAVES = {path: command for path, command in ALL.items() if not hasattr(command,
 
 def test_the_commands_are_those_that_are_promised():
     assert {path[0] for path in LEAVES} == {
-        *("serve", "status", "targets", "acquire", "renew", "release", "queue", "evict", "open-gpu", "ps"),
+        *("serve", "status", "targets", "acquire", "renew", "release", "queue", "evict", "move", "open-gpu", "ps"),
         *("audit", "why", "check", "journal", "config", "completion", "token"),
     }
 

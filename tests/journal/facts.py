@@ -102,6 +102,7 @@ ONE_OF_EACH: list[AnyFact] = [
     f.LeaseTold(18, 1_700_000_000_018, "t1", 60_000, "ann", "comfyui"),
     f.LeaseEnded(19, 1_700_000_000_019, "t1", "released", True, "ann", "comfyui", "", "uid 1000"),
     f.TicketQueued(19, 1_700_000_000_019, "t3", "hash3", True, TIED),
+    f.TicketMoved(19, 1_700_000_000_019, "t3", 9, 0, "cy", None),
     f.LeaseGranted(19, 1_700_000_000_019, "t3", 8, "hash3", True, TIED, "", ("GPU-1",), None),
     f.LeaseEnded(19, 1_700_000_000_019, "t3", "process_ended", False, "cy", None, ""),
     f.SupervisorStopped(20, 1_700_000_000_020, "SIGTERM"),

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from supervisor.core.inputs import Acquire, Claim, Evict, ForceEnd, ForceRelease, Release, Renew, Request
+from supervisor.core.inputs import Acquire, Claim, Evict, ForceEnd, ForceRelease, Move, Release, Renew, Request
 from supervisor.core.model import Terms
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed, Reply
 from tests.simulation.incarnation import Incarnation
@@ -237,14 +237,18 @@ class Callers:
         require(same and not isinstance(reply, Queued), "a retry with a key gets the same lease, never a second one")
 
     def operator(self) -> Script:
-        """Force-release, end by id and evict, whoever it hits."""
+        """Force-release, end by id, evict and move, whoever it hits."""
         target = self._target()
-        what = self._rng.choice(("release", "end", "evict"))
-        if what == "release":
+        life = self._site.life
+        waiting = list(life.kernel.state.durable.tickets) if life is not None else []
+        what = self._rng.choice(("release", "end", "evict", *("move" for _ in waiting[:3])))
+        if what == "move":
+            id_, priority = self._rng.choice(waiting), self._rng.choice((-1000, 0, 1, 1000))
+            yield self._ask(lambda request_id: Move(request_id, id_, priority))
+        elif what == "release":
             yield self._ask(lambda request_id: ForceRelease(request_id, target))
         elif what == "end":
-            life = self._site.life
-            known = [*life.kernel.state.durable.leases, *life.kernel.state.durable.tickets] if life is not None else []
+            known = [*life.kernel.state.durable.leases, *waiting] if life is not None else []
             id_ = self._rng.choice(known) if known else "nobody's"
             only = self._rng.choice((None, "lease", "ticket"))
             yield self._ask(lambda request_id: ForceEnd(request_id, id_, only))

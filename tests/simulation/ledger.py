@@ -25,6 +25,7 @@ from supervisor.core.facts import (
     TargetReady,
     TicketEnded,
     TicketKept,
+    TicketMoved,
     TicketQueued,
     WindowOpened,
 )
@@ -187,6 +188,13 @@ class Ledger(Struct):
                 self._queue(fact, now)
             case TicketKept():
                 require(fact.id in self.tickets, "only a ticket that waits is kept")
+            case TicketMoved():
+                self._grants_may_be_made(now)
+                require(fact.id in self.tickets, "only a ticket that waits is moved")
+                place = self.tickets[fact.id]
+                require(not place.window, "whose turn has come is served as it is")
+                require(place.terms.priority == fact.before != fact.priority, "a move changes a priority")
+                place.terms = replace(place.terms, priority=fact.priority)
             case WindowOpened():
                 self._open(fact, now)
             case TicketEnded():
@@ -267,6 +275,9 @@ class Ledger(Struct):
         require((lead.id if lead is not None else None) == fact.joins, "a lease of a leased target joins the first")
         if lead is not None:
             self._join(lead, fact, now)
+        require(
+            place is None or place.terms.priority == fact.terms.priority, "a lease has the priority that its ticket had"
+        )
         if place is None or not place.window:
             self._nobody_is_overtaken(fact, place, fact.terms.priority, now)
         self.fence = fact.fence

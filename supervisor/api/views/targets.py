@@ -27,6 +27,16 @@ def master_of(state: State, target: str) -> Container | None:
     return state.observed.containers.get(spec.master) if spec is not None and spec.master is not None else None
 
 
+def speakers_of(state: State, target: str) -> list[Container]:
+    """Return the containers of a target whose log lines matter, the master first, then what runs.
+
+    Nobody's while the engine is not there: it would only be waited for.
+    """
+    if not state.observed.synced:
+        return []
+    return sorted(members(state, target), key=lambda one: (not one.master, not one.runs, one.service, one.number))
+
+
 def target_state(state: State, target: str) -> TargetState:
     """Return a target's state in a word. The first that is true of:
 

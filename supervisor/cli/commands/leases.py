@@ -1,4 +1,4 @@
-"""``acquire``, ``renew``, ``release`` and ``evict``: what changes who has the GPU."""
+"""``acquire``, ``renew``, ``release``, ``move`` and ``evict``: what changes who has the GPU."""
 
 from __future__ import annotations
 
@@ -162,6 +162,23 @@ def release(
         raise Usage("name the token of a lease, or --force", "gpu-supervisor release TOKEN, or --target NAME --force")
 
 
+def move(
+    ticket: Annotated[str, typer.Argument(help="A ticket, by its id in queue --json.", metavar="ID")],
+    priority: Annotated[
+        int, typer.Option(help="Higher goes first; what it has aged stays.", metavar="NUMBER", min=-1000, max=1000)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which place that would be.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change a ticket's place in the queue.
+
+    It gets another priority. Whose turn has come is served as it is.
+    """
+    from supervisor.cli.moving import move_ticket  # noqa: PLC0415
+
+    move_ticket(ticket, priority, dry_run=dry_run, as_json=as_json)
+
+
 def evict(
     target: Annotated[
         str, typer.Argument(help="A target that runs without a lease.", metavar="TARGET", autocompletion=target_names)
@@ -217,5 +234,12 @@ def register(app: typer.Typer) -> None:
             statuses=usual,
         )
     )(release)
+    app.command(
+        epilog=epilog(
+            "gpu-supervisor move l_8f3kQ2mXw1aZ --priority 10",
+            "gpu-supervisor move l_8f3kQ2mXw1aZ --priority 10 --dry-run",
+            statuses=usual,
+        )
+    )(move)
     app.command(epilog=epilog("gpu-supervisor evict comfyui", statuses=usual))(evict)
     app.command("open-gpu", epilog=epilog("gpu-supervisor open-gpu GPU-4f1c2b7e", statuses=usual))(open_gpu)

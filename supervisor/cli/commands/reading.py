@@ -78,6 +78,17 @@ def ps(as_json: AsJson = False) -> None:
     show_processes(as_json=as_json)
 
 
+def top() -> None:
+    """Show everything on one screen, live.
+
+    GPUs with their memory, leases, the queue, targets and the audit; keys to release, cancel, move and evict, which
+    ask first. ? shows them all.
+    """
+    from supervisor.cli.top.command import show_top  # noqa: PLC0415
+
+    show_top()
+
+
 def why(
     name: Annotated[
         str,
@@ -135,6 +146,7 @@ def register(app: typer.Typer) -> None:
         (status, ("gpu-supervisor status", "gpu-supervisor status --watch", "gpu-supervisor status --json"), usual),
         (targets, ("gpu-supervisor targets", "gpu-supervisor targets comfyui"), usual),
         (queue, ("gpu-supervisor queue", "gpu-supervisor queue --json"), usual),
+        (top, ("gpu-supervisor top", "GPU_SUPERVISOR_URL=http://gpubox:8080 gpu-supervisor top"), usual),
         (ps, ("gpu-supervisor ps", "gpu-supervisor ps --json"), usual),
         (
             audit,
