@@ -255,7 +255,9 @@ class ProcessSignalled(Fact, frozen=True, array_like=True, tag=True):
 
 
 class SignalFailed(Fact, frozen=True, array_like=True, tag=True):
-    """A signal was not sent. ``outcome``: other_process (its pid was used again), forbidden, unsupported."""
+    """A signal was not sent. ``outcome``: other_process (its pid was used again), forbidden, unsupported,
+    withdrawn (it stands by something by now).
+    """
 
     pid: int
     started: int

@@ -323,6 +323,26 @@ def test_the_grace_begins_when_it_was_sent_and_not_when_that_was_decided():
     assert [signal.signal for signal in box.signals] == [15, 9]
 
 
+def test_a_signal_that_the_disk_held_back_is_withdrawn_where_a_lease_was_granted_meanwhile():
+    box = Box(gpus=(FIRST,), **ENDS)
+    see(box, process())
+    box.sync = False
+    box.advance(10)
+    request = box.ask(None)
+    box.sync_now()
+    box.sync_now()
+    assert box.code(request) == "Granted"
+    assert not box.signals
+    assert [fact.outcome for fact in box.journal if isinstance(fact, SignalFailed)] == ["withdrawn"]
+
+    box.sync = True
+    box.release(request)
+    see(box, process())
+    box.advance(11)
+
+    assert [signal.signal for signal in box.signals] == [15]
+
+
 def test_the_audit_says_who_gains():
     box = Box(container("a"), container("b", devices=("1",)), gpus=(FIRST, SECOND), **ENDS)
     box.lease("b")

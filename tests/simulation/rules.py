@@ -12,6 +12,7 @@ from supervisor.core.facts import (
     AnyFact,
     LeaseEnded,
     LeaseGranted,
+    LeaseRetimed,
     ResidencyEnded,
     RoomVerified,
     TicketEnded,
@@ -191,6 +192,9 @@ class Rules:
             require(fact.at_ms >= promised_ms, "a lease does not expire before the time its holder was told")
         elif isinstance(fact, TicketEnded) and fact.reason == "scheduler_timeout":
             require(fact.id not in self.decided.leases, "a lease does not time out in the queue")
+        elif isinstance(fact, LeaseRetimed) and fact.id in self.expected:
+            # Whoever asks for less expects no more, whether or not the answer comes through.
+            self.expected[fact.id] = min(self.expected[fact.id], fact.at_ms + fact.ttl_ms)
         elif isinstance(fact, RoomVerified):
             self._check_room(fact)
 
