@@ -256,7 +256,7 @@ class ProcessSignalled(Fact, frozen=True, array_like=True, tag=True):
 
 class SignalFailed(Fact, frozen=True, array_like=True, tag=True):
     """A signal was not sent. ``outcome``: other_process (its pid was used again), forbidden, unsupported,
-    withdrawn (it stands by something by now).
+    withdrawn (by now it stands by something, or has left the GPU).
     """
 
     pid: int

@@ -150,8 +150,8 @@ class ProcessesSeen(Struct, frozen=True):
     processes: tuple[SeenProcess, ...]
 
 
-#: What came of a signal; ``other_process``: the pid was used again; ``withdrawn``: not tried, because the process stands
-#: by something by now.
+#: What came of a signal; ``other_process``: the pid was used again; ``withdrawn``: not tried, because by now it stands
+#: by something, or has left the GPU.
 Sent = Literal["sent", "gone", "other_process", "forbidden", "unsupported", "withdrawn"]
 
 

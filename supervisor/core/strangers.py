@@ -168,9 +168,12 @@ def _end(txn: Txn, one: Judged, suspect: Suspect) -> None:
 
 
 def is_due(state: State, due: SignalProcess) -> bool:
-    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since."""
-    seen = (process for process in state.observed.processes if process.identity == (due.pid, due.started))
-    return all(one.standing == "unapproved" and not one.why_spared for one in (judge(state, each) for each in seen))
+    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since, or
+    the process has left the GPU.
+    """
+    seen = [process for process in state.observed.processes if process.identity == (due.pid, due.started)]
+    now = [judge(state, process) for process in seen]
+    return any(one.standing == "unapproved" and not one.why_spared for one in now)
 
 
 def signal_sent(txn: Txn, sent: SignalSent) -> None:

@@ -15,7 +15,7 @@ from supervisor.core.model import Terms
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed, Reply
 from tests.simulation.incarnation import Incarnation
 from tests.simulation.ledger import require
-from tests.simulation.processes import Processes, SimProcess, child_of
+from tests.simulation.processes import Processes, SimProcess
 from tests.simulation.timeline import Script, Timeline
 
 NOTICE_MS = 1_000
@@ -68,6 +68,20 @@ class Callers:
 
         return begin
 
+    def _lose(self, make: Callable[[int], Request]) -> Callable[..., None]:
+        """Ask, and lose the answer on the wire: the server hears of it when it cannot hand it over."""
+
+        def begin(resume: Callable[[None], object]) -> None:
+            life = self._site.life
+            if life is None:
+                resume(None)
+                return
+
+            life.ask(make, lambda _: None, left=True)
+            resume(None)
+
+        return begin
+
     def _target(self) -> str | None:
         luck = self._rng.random()
         if luck < 0.08:
@@ -90,7 +104,13 @@ class Callers:
         )
 
     def _acquire(
-        self, terms: Terms, *, wait_ms: int = 0, ticket: bool = False, patience_ms: int | None = None
+        self,
+        terms: Terms,
+        *,
+        wait_ms: int = 0,
+        ticket: bool = False,
+        patience_ms: int | None = None,
+        loses: bool = False,
     ) -> Callable[..., None]:
         self._proposed += 1
         id_ = f"l{self._proposed}"
@@ -106,7 +126,7 @@ class Callers:
                 on_busy="ticket" if ticket else "refuse",
             )
 
-        return self._ask(make, patience_ms)
+        return self._lose(make) if loses else self._ask(make, patience_ms)
 
     # ---- what every holder does
 
@@ -296,8 +316,7 @@ class Callers:
         reply = yield self._acquire(terms, wait_ms=wait_ms, ticket=ticket, patience_ms=patience_ms)
         if key is not None and rng.random() < 0.5:
             yield rng.choice((0, 2_000))
-            patience_ms = rng.choice((None, rng.randint(1, 50)))
-            again = yield self._acquire(terms, wait_ms=wait_ms, ticket=ticket, patience_ms=patience_ms)
+            again = yield self._acquire(terms, wait_ms=wait_ms, ticket=ticket, loses=rng.random() < 0.5)
             reply = again or reply
         if isinstance(reply, Queued):
             reply = yield from self._claim_on_the_line(f"hash of {reply.ticket_id}")
@@ -309,7 +328,7 @@ class Callers:
         rng, processes = self._site.processes.rng, self._site.processes
         child = None
         if job.alive:
-            child = processes.start(gpus=granted.lease.gpus, mib=50, ancestors=child_of(job), lives_ms=60_000)
+            child = processes.start(gpus=granted.lease.gpus, mib=50, parent=job, lives_ms=60_000)
         token, says = granted.lease.token_hash, rng.random() < 0.4
         for _ in range(rng.choice((0, 2, 10))):
             if not job.alive or self._site.calm:

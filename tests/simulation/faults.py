@@ -58,7 +58,7 @@ def heal(world: World) -> None:
     trouble = box.trouble
     trouble.unreachable = trouble.refused = trouble.unanswered = trouble.late = trouble.slow = 0.0
     trouble.sync_ms = 3
-    trouble.look_ms, trouble.end_ms = 20, 2
+    trouble.look_ms = 20
     box.gpu.mend()
     world.timeline.drive(_mend_processes(world))
     world.timeline.drive(_end_processes(world))

@@ -333,10 +333,15 @@ class Incarnation:
 
     # ---- callers
 
-    def ask(self, make: Callable[[int], Request], resume: Callable[[Reply | None], object]) -> int:
-        """Take a request; ``resume`` is called with its reply, or with None when the process ends before it."""
+    def ask(
+        self, make: Callable[[int], Request], resume: Callable[[Reply | None], object], *, left: bool = False
+    ) -> int:
+        """Take a request; ``resume`` is called with its reply, or with None when the process ends before it.
+
+        ``left``: its caller is gone already, which is noticed when the answer cannot be handed over.
+        """
         self._requests += 1
-        self.waiting[self._requests] = Waiting(resume)
+        self.waiting[self._requests] = Waiting(resume, left)
         self.post(make(self._requests))
         return self._requests
 

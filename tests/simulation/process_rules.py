@@ -14,7 +14,7 @@ from supervisor.core.processes import SeenProcess
 from supervisor.core.replies import SignalProcess
 from tests.simulation.incarnation import Box, Incarnation
 from tests.simulation.ledger import Ledger, require
-from tests.simulation.processes import ALLOWED, SimProcess
+from tests.simulation.processes import SimProcess
 
 #: What is tied to a process outlives it by no more than this, beside the time that the news takes.
 LATE_MS = 100
@@ -34,7 +34,8 @@ class ProcessRules:
         self._on_disk: set[tuple[int, int, str]] = set()
         self._reported: set[Identity] = set()
         self._first_seen_ms: dict[Identity, int] = {}
-        self._left: dict[tuple[int, int, int], int] = {}
+        self._left: set[tuple[int, int, int]] = set()
+        self._ever_asked: set[Identity] = set()
         self._asked_ms: dict[Identity, int] = {}
 
     def begins(self, life: Incarnation, books: Ledger) -> None:
@@ -45,6 +46,7 @@ class ProcessRules:
         self._reported.clear()
         self._first_seen_ms.clear()
         self._left.clear()
+        self._ever_asked.clear()
         self._asked_ms.clear()
 
     # ---- what bare leases are tied to
@@ -97,7 +99,7 @@ class ProcessRules:
             process = self._known(pid, started)
             listed = not isinstance(item, ProcessesSeen) or (pid, started) in {one.identity for one in item.processes}
             if process is None or not listed or self._stands(process, books):
-                del self._left[pid, started, number]
+                self._left.remove((pid, started, number))
 
     def _report(self, fact: ProcessReported, books: Ledger) -> None:
         process = self._known(fact.pid, fact.started)
@@ -123,7 +125,8 @@ class ProcessRules:
         require(not self._stands(process, books), f"who stands by something is never signalled: {process.story}")
         require(not self._is_spared(process), f"who is to be spared is never signalled: {process.story}")
         require((pid, started, out.signal) not in self._left, "a signal is sent once")
-        self._left[pid, started, out.signal] = now.at_ms
+        self._left.add((pid, started, out.signal))
+        self._ever_asked.add(identity)
         settled_ms = now.at_ms - self._first_seen_ms[identity]
         require(settled_ms >= settings.process_settle_ms, "who has only just come is not signalled")
         if out.signal == signal.SIGKILL:
@@ -154,11 +157,11 @@ class ProcessRules:
         engine = self.box.engine
         if any(id_ in engine.ever and engine.ever[id_].target is not None for id_ in story.containers):
             return True
-        if any(entry.covers(story, ()) for entry in ALLOWED):
+        if process.allowed:
             return True
         bare = [lease for lease in books.leases.values() if lease.target is None]
         ties = [lease.terms.tie for lease in bare if lease.terms.tie is not None]
-        if any(tie.boot == process.boot and story.descends_from(tie.pid, tie.started) for tie in ties):
+        if not set(ties).isdisjoint(process.family):
             return True
         covered = {uuid for lease in bare if lease.terms.tie is None for uuid in lease.gpus}
         return bool(gpus) and gpus <= covered
@@ -184,7 +187,6 @@ class ProcessRules:
             require(process.story.identity in self._reported, f"who stands by nothing is told of: {process.story}")
             ends = settings.process_policy == "terminate" and not self._is_spared(process)
             if ends and process.forbidden:
-                pid, started = process.story.identity
-                require((pid, started, signal.SIGTERM) in self._left, f"a stranger is signalled: {process.story}")
+                require(process.story.identity in self._ever_asked, f"a stranger is signalled: {process.story}")
             else:
                 require(not ends, f"a stranger is ended in the end: {process.story}")

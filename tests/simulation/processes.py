@@ -31,7 +31,9 @@ APP = SeenProcess(pid=0, started=0, uses=(), name="app", uid=1_000, user="app", 
 
 
 class SimProcess(Struct, eq=False):
-    """``story``: what a look finds, but for its GPUs. ``term_ms``: how long it takes to end on SIGTERM; None: never.
+    """``story``: what a look finds, but for its GPUs. ``parent``: who started it; ``allowed``: the list names its kind.
+
+    ``term_ms``: how long it takes to end on SIGTERM; None: never.
 
     ``forbidden``: the kernel lets nobody signal it. ``unkillable``: it is in state D, until the driver lets go.
     """
@@ -40,6 +42,8 @@ class SimProcess(Struct, eq=False):
     boot: str
     gpus: tuple[str, ...] = ()
     kind: str = "compute"
+    parent: SimProcess | None = None
+    allowed: bool = False
     term_ms: int | None = 20
     forbidden: bool = False
     unkillable: bool = False
@@ -50,6 +54,11 @@ class SimProcess(Struct, eq=False):
     @property
     def tie(self) -> Tie:
         return Tie(self.story.pid, self.story.started, self.boot)
+
+    @property
+    def family(self) -> list[Tie]:
+        """It, who started it, and so on."""
+        return [self.tie, *(self.parent.family if self.parent is not None else ())]
 
 
 class Processes:
@@ -74,6 +83,9 @@ class Processes:
         pid = self.rng.choice(free)
         story = {"name": "python3", "uid": 1_001, "user": "mallory", "root": False, "executable": "/usr/bin/python3"}
         own = {name: values.pop(name) for name in list(values) if name in SeenProcess.__struct_fields__}
+        parent = values.get("parent")
+        if isinstance(parent, SimProcess):
+            own["ancestors"] = (Ancestor(*parent.story.identity, parent.story.name), *parent.story.ancestors)
         known = SeenProcess(pid=pid, uses=(), **{**story, "started": self._tick(pid), **own})  # type: ignore[arg-type]
         process = SimProcess(known, self._timeline.boot_id, gpus, **values)  # type: ignore[arg-type]
         self.alive[pid] = self.ever[process.tie] = process
@@ -179,15 +191,10 @@ STRANGERS: tuple[dict[str, object], ...] = (
     {"root": True, "user": "root", "uid": 0},
     {"root": None, "user": None, "uid": None, "denied": ("user",)},
     {"kind": "graphics", "name": "Xorg"},
-    {"user": "artist"},
-    {"user": "anna", "executable": "/opt/blender/blender"},
+    {"user": "artist", "allowed": True},
+    {"user": "anna", "executable": "/opt/blender/blender", "allowed": True},
     {"user": "anna"},
     {"started": 0},
     {"kernel_thread": True},
     {"forbidden": True},
 )
-
-
-def child_of(parent: SimProcess) -> tuple[Ancestor, ...]:
-    """Return the ancestors of a process that ``parent`` starts."""
-    return (Ancestor(parent.story.pid, parent.story.started, parent.story.name), *parent.story.ancestors)

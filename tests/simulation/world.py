@@ -53,7 +53,7 @@ class Outcome(Struct):
 
 
 class World:
-    def __init__(self, seed: int, *, trace: int = TRACE) -> None:
+    def __init__(self, seed: int, *, trace: int = TRACE, with_processes: float = WITH_PROCESSES) -> None:
         self.seed = seed
         self.rng = rng = random.Random(seed)
         self.timeline = Timeline()
@@ -64,7 +64,7 @@ class World:
         memory = GpuMemory(self.timeline, rng, gpus)
         # Of their own luck: a history without them is what it was before there were any.
         luck = random.Random(f"processes of {seed}")
-        self.processes = Processes(self.timeline, luck, memory, enabled=luck.random() < WITH_PROCESSES)
+        self.processes = Processes(self.timeline, luck, memory, enabled=luck.random() < with_processes)
         self.box = Box(
             timeline=self.timeline,
             rng=rng,
