@@ -176,6 +176,14 @@ def test_every_holder_of_a_target_that_was_restarted_had_its_answer():
     assert box.code(box.ask("llm", scope="key", body="body")) == "lease_ended"
 
 
+def test_a_resident_is_not_taken_to_be_where_another_project_of_its_name_is_pinned():
+    pinned = replace(container("llm"), id="other", name="other-main-1", project="other", devices=("1",))
+    running = replace(LLM, status="running", run="run-1", age_ms=60_000)
+    box = Box(running, pinned, first=True, gpus=(GPU, replace(GPU, uuid="SIM-1", index=1)))
+
+    assert box.state.durable.residents["llm"].gpus == ("SIM-0",)
+
+
 # ---- processes
 
 ENDS = {"process_policy": "terminate", "process_settle_ms": 10_000, "process_grace_ms": 300_000}
