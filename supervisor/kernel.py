@@ -15,13 +15,14 @@ from msgspec import Struct, field
 
 from supervisor.core.apply import freeze
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import CallerGone, Input
+from supervisor.core.inputs import CallerGone, Input, SignalSent
 from supervisor.core.model import Now
 from supervisor.core.plan import plan_target
 from supervisor.core.replies import Action, Granted, Queued, Renewed, Reply, SignalProcess
 from supervisor.core.sightings import dispatched
 from supervisor.core.state import State
 from supervisor.core.step import step
+from supervisor.core.strangers import is_due
 
 #: How many facts are kept in memory for the audit; older ones are read from the journal.
 RECENT_MAX = 20_000
@@ -131,10 +132,17 @@ class Kernel:
         while self._reads and self._reads[0][0] <= self.durable_seq:
             self.outbox.reads.append(self._reads.popleft()[1])
         while self._signals and self._signals[0][0] <= self.durable_seq:
-            self.outbox.signals.append(self._signals.popleft()[1])
+            self._send(now, self._signals.popleft()[1])
         for target in [target for target, seq in self._touched.items() if seq <= self.durable_seq]:
             del self._touched[target]
             self._dispatch(now, target, kills_only=False)
+
+    def _send(self, now: Now, due: SignalProcess) -> None:
+        """Let a signal leave, if it is right by what is known now: a disk may have held it back for seconds."""
+        if is_due(self.state, due):
+            self.outbox.signals.append(due)
+        else:
+            self.feed(now, SignalSent(due.pid, due.started, due.signal, "withdrawn"))
 
     def _dispatch(self, now: Now, target: str, *, kills_only: bool) -> None:
         # Planned from the state as it is now, not as it was when the target was touched: nothing stands between

@@ -237,5 +237,6 @@ def _of_process(fact: ProcessReported | ProcessSignalled | SignalFailed) -> str:
 SIGNAL_FAILED = {
     "other_process": "its pid belongs to another process by now",
     "forbidden": "that is not permitted",
+    "withdrawn": "by now it stands by something, or has left the GPU",
     "unsupported": "this system cannot tell a process from a later one of the same pid",
 }

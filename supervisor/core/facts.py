@@ -270,7 +270,9 @@ class ProcessSignalled(Fact, frozen=True, array_like=True, tag=True):
 
 
 class SignalFailed(Fact, frozen=True, array_like=True, tag=True):
-    """A signal was not sent. ``outcome``: other_process (its pid was used again), forbidden, unsupported."""
+    """A signal was not sent. ``outcome``: other_process (its pid was used again), forbidden, unsupported,
+    withdrawn (by now it stands by something, or has left the GPU).
+    """
 
     pid: int
     started: int

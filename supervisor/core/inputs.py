@@ -180,8 +180,9 @@ class ProcessesSeen(Struct, frozen=True):
     limited: tuple[str, ...] = ()
 
 
-#: What came of a signal; ``other_process``: the pid was used again.
-Sent = Literal["sent", "gone", "other_process", "forbidden", "unsupported"]
+#: What came of a signal; ``other_process``: the pid was used again; ``withdrawn``: not tried, because by now it stands
+#: by something, or has left the GPU.
+Sent = Literal["sent", "gone", "other_process", "forbidden", "unsupported", "withdrawn"]
 
 
 class SignalSent(Struct, frozen=True):

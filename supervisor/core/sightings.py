@@ -24,7 +24,7 @@ from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
 from supervisor.core.room import Placement
 from supervisor.core.state import Retry, Run, Stale, State
-from supervisor.core.targets import Standing, helpers, team_of
+from supervisor.core.targets import Standing, helpers, pinned_to, team_of
 from supervisor.core.txn import Txn
 from supervisor.core.usage import seen_on
 from supervisor.core.wishes import wish_of
@@ -233,11 +233,15 @@ def _settle_in(txn: Txn) -> None:
 
 
 def begin_residency(txn: Txn, container: Container, reason: str) -> None:
-    """Let what runs without a lease stay until its room is needed: where it is pinned, or seen, or first."""
-    target = container.target or ""
-    wish = wish_of(txn.state, Terms(target=target, owner="", priority=0, ttl_ms=0))
-    gpus = wish.pinned or seen_on(txn.state, target) or tuple(gpu.uuid for gpu in txn.state.observed.gpus[:1])
-    txn.emit(ResidencyBegan, target=target, project=container.project, reason=reason, gpus=gpus, vram_mib=wish.need_mib)
+    """Let what runs without a lease stay until its room is needed: where it is pinned, or seen, or first.
+
+    Another project of the same name may be pinned elsewhere: that says nothing about where this one runs.
+    """
+    state, target, project = txn.state, container.target or "", container.project
+    wish = wish_of(state, Terms(target=target, owner="", priority=0, ttl_ms=0))
+    own = [other for other in state.containers_of(target) if other.project == project]
+    gpus = pinned_to(state, own) or seen_on(state, target) or tuple(gpu.uuid for gpu in state.observed.gpus[:1])
+    txn.emit(ResidencyBegan, target=target, project=project, reason=reason, gpus=gpus, vram_mib=wish.need_mib)
 
 
 def reopen_windows(txn: Txn) -> None:

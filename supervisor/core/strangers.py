@@ -175,20 +175,31 @@ def _end(txn: Txn, one: Judged, suspect: Suspect) -> None:
         suspect.killed = True
 
 
+def is_due(state: State, due: SignalProcess) -> bool:
+    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since, or
+    the process has left the GPU.
+    """
+    seen = [process for process in state.observed.processes if process.identity == (due.pid, due.started)]
+    now = [judge(state, process) for process in seen]
+    return any(one.standing == "unapproved" and not one.why_spared for one in now)
+
+
 def signal_sent(txn: Txn, sent: SignalSent) -> None:
     """What came of a signal: one that could not be sent is said out loud. The grace begins now: on a slow disk, and
     after the supervisor was stopped for a while, the decision is long ago.
     """
     state = txn.state
     suspect = state.observed.suspects.get((sent.pid, sent.started))
-    if suspect is not None and suspect.asked and sent.signal == signal.SIGTERM:
+    if sent.outcome == "withdrawn":
+        _forget(txn, (sent.pid, sent.started))
+    elif suspect is not None and suspect.asked and sent.signal == signal.SIGTERM:
         suspect.asked_ms = txn.now.at_ms
         due_ms = txn.now.at_ms + state.settings.process_grace_ms
         state.observed.timers.set(("process", f"{sent.pid}/{sent.started}"), due_ms)
     match sent.outcome:
         case "sent" | "gone":
             return
-        case "other_process" | "forbidden" | "unsupported":
+        case "other_process" | "forbidden" | "unsupported" | "withdrawn":
             if _may_write(state):
                 name = signal.Signals(sent.signal).name
                 txn.emit(SignalFailed, pid=sent.pid, started=sent.started, signal=name, outcome=sent.outcome)

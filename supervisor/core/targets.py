@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -108,10 +108,16 @@ def gpus_of(state: State, container: Container) -> tuple[str, ...]:
     known = lease.gpus if lease is not None else resident.gpus if resident is not None else ()
     if known and run is None:
         return known
-    gpus = state.observed.gpus
-    pinned = (gpu for gpu in gpus if gpu.index < container.device_count or is_named(gpu, container.devices))
-    chosen = () if container.all_devices else tuple(gpu.uuid for gpu in pinned)
-    return chosen or tuple(gpu.uuid for gpu in gpus)
+    return pinned_to(state, [container]) or tuple(gpu.uuid for gpu in state.observed.gpus)
+
+
+def pinned_to(state: State, containers: Collection[Container]) -> tuple[str, ...]:
+    """Return the GPUs that Docker hands to these containers, by name, by count or as all there are."""
+    return tuple(
+        gpu.uuid
+        for gpu in state.observed.gpus
+        if any(c.all_devices or gpu.index < c.device_count or is_named(gpu, c.devices) for c in containers)
+    )
 
 
 def is_named(gpu: Gpu, words: Iterable[str]) -> bool:

@@ -323,6 +323,26 @@ def test_the_grace_begins_when_it_was_sent_and_not_when_that_was_decided():
     assert [signal.signal for signal in box.signals] == [15, 9]
 
 
+def test_a_signal_that_the_disk_held_back_is_withdrawn_where_a_lease_was_granted_meanwhile():
+    box = Box(gpus=(FIRST,), **ENDS)
+    see(box, process())
+    box.sync = False
+    box.advance(10)
+    request = box.ask(None)
+    box.sync_now()
+    box.sync_now()
+    assert box.code(request) == "Granted"
+    assert not box.signals
+    assert [fact.outcome for fact in box.journal if isinstance(fact, SignalFailed)] == ["withdrawn"]
+
+    box.sync = True
+    box.release(request)
+    see(box, process())
+    box.advance(11)
+
+    assert [signal.signal for signal in box.signals] == [15]
+
+
 def test_the_audit_says_who_gains():
     box = Box(container("a"), container("b", devices=("1",)), gpus=(FIRST, SECOND), **ENDS)
     box.lease("b")
@@ -340,21 +360,6 @@ def test_a_signal_that_cannot_be_sent_is_said():
         box.feed(SignalSent(4_000, 77, 15, outcome))
 
     assert [fact.outcome for fact in facts(box, SignalFailed)] == ["other_process", "forbidden", "unsupported"]
-
-
-def test_one_that_may_not_be_signalled_is_left_alone_and_says_why_and_is_not_said_to_have_been_asked():
-    box = Box(gpus=(FIRST,), **ENDS)
-    see(box, process())
-    box.advance(10)
-    box.feed(SignalSent(4_000, 77, 15, "forbidden"))
-    box.advance(900)
-    see(box, process())
-
-    assert [fact.signal for fact in facts(box, ProcessSignalled)] == ["SIGTERM"], "no SIGKILL is tried"
-    assert len(facts(box, SignalFailed)) == 1
-    assert judge(box.state, process()).why_spared == "the supervisor may not signal it"
-    (suspect,) = box.state.observed.suspects.values()
-    assert (suspect.asked_ms, suspect.killed) == (None, False)
 
 
 def test_nothing_is_signalled_that_cannot_be_written():

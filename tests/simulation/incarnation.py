@@ -15,28 +15,15 @@ from msgspec import Struct
 
 from supervisor.clock import Clock
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import (
-    ActionDone,
-    CallerGone,
-    Input,
-    Outcome,
-    ProcessEnded,
-    ProcessesSeen,
-    Request,
-    SignalSent,
-    Started,
-    Tick,
-    VramRead,
-)
-from supervisor.core.model import Gpu, Now, Tie
-from supervisor.core.replies import Action, Granted, Reply, SignalProcess, StartContainer, StopContainer
+from supervisor.core.inputs import ActionDone, CallerGone, Input, Outcome, Request, Started, Tick, VramRead
+from supervisor.core.model import Now
+from supervisor.core.replies import Action, Granted, Reply, StartContainer, StopContainer
 from supervisor.core.state import Settings
 from supervisor.kernel import Kernel
 from tests.simulation.containers import ApiError, Done
 from tests.simulation.disk import Disk
 from tests.simulation.engine import SimEngine
 from tests.simulation.gpu import GpuMemory
-from tests.simulation.processes import Processes
 from tests.simulation.timeline import Timeline
 from tests.simulation.watcher import Noise, Watcher
 
@@ -46,8 +33,6 @@ READ_EVERY_MS = 2_000
 #: How long the supervisor waits for the engine's answer (``supervisor/engine/calls.py``); a stop's grace comes on top.
 LIMIT_MS = {"kill": 20_000, "stop": 20_000, "start": 120_000}
 SNAPSHOT_FACTS = 50
-#: How often the processes are looked at though the GPUs list the same ones (``supervisor/looks.py``).
-LOOK_EVERY_MS = 15_000
 
 
 class Trouble(Struct):
@@ -55,8 +40,6 @@ class Trouble(Struct):
 
     ``unreachable``: it never arrives. ``refused``: the engine answers 500. ``unanswered``: it happens, and the answer
     is lost. ``late``: it happens after its caller has given up. ``slow``: it takes seconds.
-
-    ``look_ms``, ``end_ms``: how long a look at the processes takes at most, and the news that one has ended.
     """
 
     unreachable: float = 0.0
@@ -65,8 +48,6 @@ class Trouble(Struct):
     late: float = 0.0
     slow: float = 0.0
     sync_ms: int = 3
-    look_ms: int = 20
-    end_ms: int = 2
 
 
 class Waiting(Struct, eq=False):
@@ -84,8 +65,6 @@ class Observer(Protocol):
     def stepped(self, now: Now, item: Input) -> None: ...
     def synced(self, facts: list[AnyFact]) -> None: ...
     def acting(self, now: Now, action: Action) -> None: ...
-    def signalling(self, now: Now, signal: SignalProcess) -> None: ...
-    def signalled(self, sent: SignalSent) -> None: ...
     def replying(self, now: Now, reply: Reply) -> None: ...
 
 
@@ -96,7 +75,6 @@ class Box(Struct, eq=False):
     rng: random.Random
     engine: SimEngine
     gpu: GpuMemory
-    processes: Processes
     disk: Disk
     settings: Settings
     noise: Noise
@@ -121,11 +99,6 @@ class Incarnation:
         self._tick_at_ms: int | None = None
         self._reading = False
         self.read_at_ms = -1
-        self._watched: set[Tie] = set()
-        self._followed = -1
-        self._looking = False
-        self._looked_at_ms = -LOOK_EVERY_MS
-        self._listed: frozenset[tuple[str, int, int]] = frozenset()
         self._facts_since_snapshot = 0
         self._requests = 0
 
@@ -195,13 +168,9 @@ class Incarnation:
         for reply in out.replies:
             self._observer.replying(now, reply)
             self._answer(reply)
-        for signal in out.signals:
-            self._observer.signalling(now, signal)
-            self._send(signal)
         self._write()
         self.wake()
         self._read_gpus()
-        self._follow()
 
     # ---- disk, timers, GPUs
 
@@ -269,67 +238,7 @@ class Incarnation:
     def _post_reading(self) -> None:
         if not self.stopped:
             self.read_at_ms = self.box.timeline.at_ms
-            gpus = self.box.gpu.read()
-            self.post(VramRead(gpus))
-            self._look_if_due(gpus)
-
-    # ---- processes
-
-    def _follow(self) -> None:
-        """Watch what is held by processes (``supervisor/pid_watch.py``); who is gone is told at once."""
-        state = self.kernel.state
-        if state.ties_changed == self._followed:
-            return
-        self._followed = state.ties_changed
-        new = state.ids_by_tie.keys() - self._watched
-        self._watched = set(state.ids_by_tie)
-        for tie in sorted(new, key=lambda tie: (tie.pid, tie.started)):
-            if not self.box.processes.lives(tie):
-                self.process_ended(tie)
-
-    def process_ended(self, tie: Tie) -> None:
-        """A process is over: told if it is watched, at the moment or at the next look at it."""
-        if tie in self._watched:
-            delay_ms = self.box.processes.rng.randint(0, self.box.trouble.end_ms)
-            self.box.timeline.after(delay_ms, lambda: self._tell_end(tie))
-
-    def _tell_end(self, tie: Tie) -> None:
-        if tie in self._watched:
-            self._watched.discard(tie)
-            self.post(ProcessEnded(tie))
-
-    def _look_if_due(self, gpus: tuple[Gpu, ...]) -> None:
-        """Look behind what the GPUs list (``supervisor/looks.py``). What is found is told some time later."""
-        box = self.box
-        if not box.processes.enabled or self._looking or self.ended:
-            return
-        at_ms = box.timeline.at_ms
-        seen = box.processes.seen(gpus)
-        listed = frozenset((use.gpu, one.pid, one.started) for one in seen for use in one.uses)
-        if listed == self._listed and at_ms < self._looked_at_ms + LOOK_EVERY_MS:
-            return
-        self._looking, self._listed, self._looked_at_ms = True, listed, at_ms
-        box.timeline.after(box.processes.rng.randint(0, box.trouble.look_ms), lambda: self._looked(ProcessesSeen(seen)))
-
-    def _looked(self, seen: ProcessesSeen) -> None:
-        self._looking = False
-        self.post(seen)
-
-    def _send(self, signal: SignalProcess) -> None:
-        """Send it from a thread: it leaves some time later, and not at all when the process has ended by then."""
-        processes = self.box.processes
-        self.box.timeline.after(processes.rng.randint(0, 20), lambda: self._sent(signal))
-
-    def _sent(self, signal: SignalProcess) -> None:
-        if self.ended:
-            return
-        if self.stopped:
-            self.box.timeline.after(100, lambda: self._sent(signal))
-            return
-        outcome = self.box.processes.send(signal.pid, signal.started, signal.signal)
-        sent = SignalSent(signal.pid, signal.started, signal.signal, outcome)
-        self._observer.signalled(sent)
-        self.post(sent)
+            self.post(VramRead(self.box.gpu.read()))
 
     # ---- callers
 

@@ -18,7 +18,7 @@ from supervisor.core.facts import (
     TicketQueued,
 )
 from supervisor.core.forecast import Forecast, forecast
-from supervisor.core.inputs import Acquire, CallerGone, Input, ProcessesSeen, Release, Renew, SignalSent, Tick
+from supervisor.core.inputs import Acquire, CallerGone, Input, Release, Renew, Tick
 from supervisor.core.model import RUNNING, Container, Now
 from supervisor.core.plan import plan
 from supervisor.core.replies import (
@@ -29,7 +29,6 @@ from supervisor.core.replies import (
     Released,
     Renewed,
     Reply,
-    SignalProcess,
     StartContainer,
     StopContainer,
 )
@@ -40,7 +39,6 @@ from tests.simulation import soundness
 from tests.simulation.containers import SimContainer
 from tests.simulation.incarnation import Box, Incarnation
 from tests.simulation.ledger import Circumstances, Held, Ledger, require
-from tests.simulation.process_rules import ProcessRules
 
 #: A container without the right to run, that was started while all was well, is dead after this long (milliseconds).
 LIFE_MS = 500
@@ -70,7 +68,6 @@ class Rules:
         self.decided = Ledger(self.aging, box.settings.affinity_points)
         self.on_disk = Ledger(self.aging, box.settings.affinity_points)
         self.shadow = State(box.settings)
-        self.processes = ProcessRules(box)
         self.expected: dict[str, int] = {}
         self.gone: set[int] = set()
         self.answered: set[int] = set()
@@ -101,7 +98,6 @@ class Rules:
         self.decided = Ledger(self.aging, self.box.settings.affinity_points)
         for fact in self.box.disk.facts():
             self.decided.take(fact, Circumstances())
-        self.processes.begins(life, self.decided)
         self.expected.clear()
         self.gone.clear()
         self.answered.clear()
@@ -130,8 +126,6 @@ class Rules:
             self.asked[item.request_id] = item
             if isinstance(item, Acquire) and item.wait_ms:
                 self.deadlines[item.request_id] = self.at_ms + item.wait_ms
-        if isinstance(item, ProcessesSeen):
-            self.processes.saw(item, now)
         self.foreseen = None
         if isinstance(item, Acquire) and item.terms.scope is None:
             seen = forecast(self.life.kernel.state, now, item.terms, priority_given=item.priority_given)
@@ -155,13 +149,10 @@ class Rules:
             most_holders=lambda target: state.observed.specs[target].max_holders,
             able=lambda terms: reach(state, wish_of(state, terms)),
         )
-        self.processes.decide(facts, self.decided)
         for fact in facts:
             require("hash of" not in getattr(fact, "detail", ""), "no token, nor its hash, is in what people read")
             self._look_at(fact)
             self.decided.take(fact, circumstances)
-            if isinstance(fact, LeaseGranted | TicketQueued):
-                self.processes.held(fact.id, fact.terms.tie)
         self._was_dirty = frozenset(observed.dirty)
         self._decided_facts = bool(facts)
 
@@ -175,9 +166,6 @@ class Rules:
             self._check_deadlines()
         if isinstance(item, Tick) and timers.next_at_ms is not None:
             require(timers.next_at_ms > now.at_ms, "every timer that was due has fired")
-        observed = self.life.kernel.state.observed
-        self.processes.stepped(item, self.decided)
-        self.processes.check_ties(excused=self.life.catching_up or bool(observed.safe_mode))
         if not isinstance(item, Renew):
             self._check_life()
             self._check_memory(now)
@@ -275,14 +263,6 @@ class Rules:
         for fact in facts:
             apply(self.shadow, fact)
             self.on_disk.take(fact, Circumstances())
-        self.processes.synced(facts)
-
-    def signalling(self, now: Now, signal: SignalProcess) -> None:
-        self.processes.signalling(now, signal, self.decided)
-
-    def signalled(self, sent: SignalSent) -> None:
-        assert self.life is not None
-        self.processes.signalled(sent, self.life.clock.now())
 
     def _came_as_foreseen(self, asked: Acquire, seen: Forecast, facts: list[AnyFact]) -> None:
         """A dry run says what the very next request gets."""
@@ -346,7 +326,6 @@ class Rules:
         if reply.state == "ready":
             require(id_ in books.ready, "readiness is on disk before a caller hears of it")
         if self._hears(reply.request_id):
-            self.processes.hears(id_)
             self._promise(id_, reply.expires_at_ms)
 
     def _promise(self, lease_id: str, expires_at_ms: int | None) -> None:

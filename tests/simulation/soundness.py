@@ -75,15 +75,13 @@ def _check_timers(state: State, now: Now) -> None:
         "down": durable.leases,
         "vram": durable.leases,
         "held": durable.leases,
-        "process": {f"{pid}/{started}" for pid, started in observed.suspects},
     }
     for what, id_ in timers.at:
         require(id_ in homes[what], f"a {what} timer belongs to something that is there")  # type: ignore[operator]
     if observed.safe_mode or observed.stopping:
         return
     for lease in durable.leases.values():
-        watched = lease.adopted or lease.terms.tie is not None
-        if not watched and lease.id not in observed.holds_of:
+        if not lease.adopted and lease.id not in observed.holds_of:
             due_ms = timers.at.get(("lease", lease.id))
             require(due_ms is not None, "a lease that nobody is on the line for expires at some time")
             most_ms = now.at_ms + max(state.settings.ttl_max_ms, state.settings.claim_window_ms)
