@@ -17,11 +17,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from supervisor.api.shapes import Ahead
 from supervisor.cli.connection import Line
 from supervisor.cli.errors import LeaseLost, Refused, Unreachable
 from supervisor.cli.output import clock_time
-from supervisor.cli.progress import Progress, Waiting
+from supervisor.cli.progress import Ahead, Progress, Waiting
 from supervisor.core.errors import SupervisorError
 
 #: One claim stays on the line for this long, then it is made again: a dead line is noticed by then.

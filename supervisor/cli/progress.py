@@ -17,11 +17,23 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from supervisor.api.shapes import Ahead
 from supervisor.cli.output import clean, clock_time, say
 
 #: How often the line on a terminal is drawn again: its seconds count.
 DRAWN_PER_S = 2
+
+
+class Ahead(Struct, frozen=True):
+    """Somebody who has or gets the GPU first, as the server answers it.
+
+    Read by ourselves: ``supervisor.api.shapes`` brings a web server along, and gpurun would start in twice the time.
+    """
+
+    id: str
+    target: str | None
+    owner: str
+    priority: int
+    state: str
 
 
 class Waiting(Struct, frozen=True, kw_only=True):

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import typer
 
 from supervisor import __version__
-from supervisor.api import ROUTES
-from supervisor.cli import errors, gpurun_main
+from supervisor.api import ROUTES, shapes
+from supervisor.cli import errors, gpurun_main, progress
 from supervisor.cli.app import app
 from supervisor.cli.commands.gpurun import app as gpurun_app
 from supervisor.core.labels import LABELS, PREFIX
@@ -187,6 +188,19 @@ def test_help_loads_neither_docker_nor_a_web_server():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
 
     assert done.stderr == "set()\n"
+
+
+def test_gpurun_loads_no_web_server():
+    """It starts before each command that somebody types: what it loads is felt."""
+    code = "import sys, supervisor.cli.gpurun; print({'docker', 'starlette', 'uvicorn'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+
+    assert done.stdout == "set()\n"
+
+
+def test_what_gpurun_reads_of_who_is_ahead_is_what_the_server_says():
+    assert msgspec.structs.fields(progress.Ahead)[:-1] == msgspec.structs.fields(shapes.Ahead)[:-1]
+    assert progress.Ahead.__struct_fields__ == shapes.Ahead.__struct_fields__
 
 
 def test_a_wheel_has_every_module_and_the_command(tmp_path):
