@@ -82,7 +82,7 @@ def is_shim(file: Path) -> bool:
 # ---- files
 
 
-def install(name: str, folder: Path, terms: Terms) -> None:
+def install(name: str, folder: Path, terms: Terms, *, as_json: bool) -> None:
     """Write a shim, or write it anew.
 
     Raises:
@@ -99,12 +99,16 @@ def install(name: str, folder: Path, terms: Terms) -> None:
         fresh.replace(file)
     except OSError as error:
         raise SupervisorError(f"{file} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    todo = advice(name, folder)
+    if as_json:
+        answer_json({"installed": str(file), "advice": todo})
+        return
     answer(f"installed {file}")
-    for line in advice(name, folder):
+    for line in todo:
         say(line)
 
 
-def remove(name: str, folder: Path) -> None:
+def remove(name: str, folder: Path, *, as_json: bool) -> None:
     """Remove a shim. Raises ``SupervisorError``: there is none, or the file is not ours."""
     file = _file(name, folder)
     if not os.path.lexists(file):
@@ -112,7 +116,10 @@ def remove(name: str, folder: Path) -> None:
     if not is_shim(file):
         raise SupervisorError(f"{file} is not a shim: it is left alone")
     file.unlink()
-    answer(f"removed {file}")
+    if as_json:
+        answer_json({"removed": str(file)})
+    else:
+        answer(f"removed {file}")
 
 
 def installed(folder: Path) -> Iterator[Shim]:

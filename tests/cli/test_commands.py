@@ -522,7 +522,7 @@ LEAVES = {path: command for path, command in ALL.items() if not hasattr(command,
 def test_the_commands_are_those_that_are_promised():
     assert {path[0] for path in LEAVES} == {
         *("serve", "status", "targets", "acquire", "renew", "release", "queue", "evict", "move", "open-gpu", "ps"),
-        *("audit", "why", "check", "journal", "config", "completion", "token"),
+        *("audit", "why", "check", "journal", "config", "shim", "completion", "token"),
     }
 
 

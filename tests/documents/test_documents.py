@@ -189,6 +189,14 @@ def test_help_loads_neither_docker_nor_a_web_server():
     assert done.stderr == "set()\n"
 
 
+def test_gpurun_loads_no_web_server():
+    """It starts before each command that somebody types: what it loads is felt."""
+    code = "import sys, supervisor.cli.gpurun; print({'docker', 'starlette', 'uvicorn'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+
+    assert done.stdout == "set()\n"
+
+
 def test_a_wheel_has_every_module_and_the_command(tmp_path):
     """Built from a copy: setuptools leaves a build folder beside what it builds."""
     source = tmp_path / "source"

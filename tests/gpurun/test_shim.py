@@ -198,6 +198,8 @@ def test_shims_are_listed_replaced_and_removed(run, tool, shims: Path):
     assert run("shim", "remove", "train")[:2] == (0, f"removed {shims / 'train'}\n")
     assert list(shims.iterdir()) == []
     assert run("shim", "remove", "train")[0] == 1
+    assert json.loads(run("shim", "install", "train", "--json")[1]) == {"installed": str(shims / "train"), "advice": []}
+    assert json.loads(run("shim", "remove", "train", "--json")[1]) == {"removed": str(shims / "train")}
     assert typed("train").stdout.startswith(f"tool {real}")
 
 

@@ -16,6 +16,7 @@ shim_app = typer.Typer(
     help="Programs for the front of the PATH that lease a GPU, then run the real one of their name.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    epilog=epilog("gpu-supervisor shim install whisper --vram 6GiB", "gpu-supervisor shim list"),
 )
 
 
@@ -59,6 +60,7 @@ def install(
         WhenDown, typer.Option(help="What to do where no supervisor answers.", metavar="run|refuse")
     ] = WhenDown.run,
     folder: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put a program called NAME into a folder for the front of the PATH.
 
@@ -77,7 +79,7 @@ def install(
         wait_s=None if wait is None else seconds("--wait", wait),
         when_down=when_down.value,
     )
-    write(name, folder or default_folder(), terms)
+    write(name, folder or default_folder(), terms, as_json=as_json)
 
 
 @shim_app.command("list", epilog=epilog("gpu-supervisor shim list"))
@@ -89,9 +91,9 @@ def list_(folder: Folder = None, as_json: AsJson = False) -> None:
 
 
 @shim_app.command(epilog=epilog("gpu-supervisor shim remove whisper"))
-def remove(name: ShimName, folder: Folder = None) -> None:
+def remove(name: ShimName, folder: Folder = None, as_json: AsJson = False) -> None:
     """Remove a shim. A file that is none is left alone."""
     from supervisor.cli.shims import default_folder  # noqa: PLC0415
     from supervisor.cli.shims import remove as delete  # noqa: PLC0415
 
-    delete(name, folder or default_folder())
+    delete(name, folder or default_folder(), as_json=as_json)
