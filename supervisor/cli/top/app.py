@@ -122,13 +122,14 @@ class Top(App[None]):
         bars.stale = stale
         room = max(3, self.size.height // 3)
         bars.put(gpus, tall=2 * len(gpus) <= room)
-        height = 1 + max(1, min(len(gpus) * bars.row_height, room))
-        bars.styles.height = height
-        self._share_height(self.size.height - 2 - height)
+        bars.lines = 1 + max(1, min(len(gpus) * bars.row_height, room))
+        bars.styles.height = bars.lines
+        self._share_height()
 
-    def _share_height(self, left: int) -> None:
-        """Give each pane what it needs of the lines that are left, as far as they go."""
+    def _share_height(self) -> None:
+        """Give each pane what it needs of the lines that first line, bars and keys leave, as far as they go."""
         screen = self.screen_stack[0]
+        left = self.size.height - 2 - screen.query_one(GpuPicker).lines
         boxes = [screen.query_one("#waiting"), screen.query_one("#rest")]
         columns = [list(box.query(TablePicker)) for box in boxes]
         if self.size.width < WIDE:
@@ -198,7 +199,7 @@ class Top(App[None]):
         return self.screen is self.screen_stack[0] or action == "quit"
 
     def on_picker_moved(self) -> None:
-        self._draw()
+        self._share_height()
         self.refresh_bindings()
 
     # ---- keys that act

@@ -149,9 +149,12 @@ def test_a_key_that_makes_no_sense_says_why(fake: FakeServer):
 
 def test_a_refusal_is_shown_with_its_hint_and_hostile_words_are_only_text(fake: FakeServer):
     fake.answers[LEASE] = Answer(409, "target_leased", "no [b]\x1b[2J\u202eway")
+    fake.answers["DELETE /v1/leases/l_t2"] = Answer(404, "not_found", "there is nothing at this path")
 
     async def story(eyes: Eyes) -> None:
-        await eyes.press("2", "r", "y")
+        await eyes.press("3", "end", "c", "y")
+        assert "[red]eve[/red]\\x1b[2J" in await eyes.until("there is nothing at this path")
+        await eyes.press("escape", "2", "r", "y")
         shown = await eyes.until("hint:")
         assert "no [b]\\x1b[2J\\u202eway" in shown
         assert "end its lease first: gpu-supervisor release TOKEN" in shown
