@@ -27,7 +27,7 @@ class FakeServer:
     ``holder_state``: what the holder's lease is said to be.
     ``cut``: requests in flight are cut, new ones too. ``until_at``: until when the holder's lease lasts.
     ``happened``: events that streams are sent which are not in ``streams``. ``forecast``: the answer to a dry run.
-    ``answers``: what "METHOD /path" is answered where there is no rule for it; ``calls``: who asked for one, with what.
+    ``answers``: what "METHOD /path" is answered, whatever the rules; ``calls``: who asked for one, with what.
     """
 
     def __init__(self) -> None:
@@ -247,6 +247,14 @@ class Handler(BaseHTTPRequestHandler):
         fake, path = self.fake, self.path.split("?")[0]
         if fake.cut:
             raise ConnectionAbortedError
+        call = f"{self.command} {path}"
+        if call in fake.answers:
+            fake.calls.append((call, body))
+            fake.changed.notify_all()
+            found = fake.answers[call]
+            if isinstance(found, Problem):
+                raise found
+            return 200, found
         match (self.command, *path.strip("/").split("/")):
             case ("POST", "v1", "lease"):
                 return fake.lease(body, self.headers.get("Idempotency-Key"))
@@ -271,14 +279,6 @@ class Handler(BaseHTTPRequestHandler):
                 if isinstance(document, Problem):
                     raise document
                 return 200, document
-        call = f"{self.command} {path}"
-        if call in fake.answers:
-            fake.calls.append((call, body))
-            fake.changed.notify_all()
-            found = fake.answers[call]
-            if isinstance(found, Problem):
-                raise found
-            return 200, found
         raise Problem(404, "not_found", f"no route {path}")
 
     def _stream(self) -> None:

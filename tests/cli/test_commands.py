@@ -522,7 +522,7 @@ LEAVES = {path: command for path, command in ALL.items() if not hasattr(command,
 def test_the_commands_are_those_that_are_promised():
     assert {path[0] for path in LEAVES} == {
         *("serve", "status", "targets", "acquire", "renew", "release", "queue", "evict", "move", "open-gpu", "ps"),
-        *("audit", "why", "check", "journal", "config", "shim", "completion", "token"),
+        *("audit", "why", "top", "check", "journal", "config", "shim", "completion", "token"),
     }
 
 
@@ -553,7 +553,9 @@ def test_every_option_and_argument_is_explained(path):
         assert parameter.help, parameter.name
 
 
-@pytest.mark.parametrize("path", [path for path in LEAVES if path not in (("serve",), ("completion",))], ids=" ".join)
+@pytest.mark.parametrize(
+    "path", [path for path in LEAVES if path not in (("serve",), ("completion",), ("top",))], ids=" ".join
+)
 def test_every_command_that_answers_does_so_in_json_too(path):
     assert any("--json" in parameter.opts for parameter in LEAVES[path].params)
 

@@ -22,6 +22,7 @@ from supervisor.cli.top.feed import Feed
 from supervisor.cli.top.model import Picture
 from supervisor.cli.top.picker import GpuPicker, Picker, TablePicker
 from supervisor.cli.top.room import shared
+from supervisor.cli.top.words import Span
 from supervisor.core.errors import SupervisorError
 
 WIDE = 120
@@ -35,6 +36,8 @@ KEYS_OF = {
     "open_gpu": ("gpus",),
 }
 TICK_S = 1.0
+#: How long it stands in the first line what came of a key.
+SAID_S = 6.0
 
 
 def utc_now() -> datetime:
@@ -69,6 +72,8 @@ class Top(App[None]):
         self._feed: Feed
         self._filter = ""
         self._before: Picker | None = None
+        self._said: Span | None = None
+        self._said_at = now()
         self.picture = Picture()
 
     def compose(self) -> ComposeResult:
@@ -101,10 +106,12 @@ class Top(App[None]):
 
     def _draw(self) -> None:
         now = self._now()
+        if (now - self._said_at).total_seconds() >= SAID_S:
+            self._said = None
         screen = self.screen_stack[0] if self.screen_stack else None
         if screen is None or not screen.query("#header"):
             return  # it is being left
-        screen.query_one("#header", Static).update(as_text((model.header(self.picture, now),)))
+        screen.query_one("#header", Static).update(as_text((model.header(self.picture, now, self._said),)))
         stale = bool(self.picture.away)
         tables = model.tables(self.picture, now, self._filter)
         for picker in screen.query(TablePicker):
@@ -115,13 +122,14 @@ class Top(App[None]):
         bars.stale = stale
         room = max(3, self.size.height // 3)
         bars.put(gpus, tall=2 * len(gpus) <= room)
-        height = 1 + max(1, min(len(gpus) * bars.row_height, room))
-        bars.styles.height = height
-        self._share_height(self.size.height - 2 - height)
+        bars.lines = 1 + max(1, min(len(gpus) * bars.row_height, room))
+        bars.styles.height = bars.lines
+        self._share_height()
 
-    def _share_height(self, left: int) -> None:
-        """Give each pane what it needs of the lines that are left, as far as they go."""
+    def _share_height(self) -> None:
+        """Give each pane what it needs of the lines that first line, bars and keys leave, as far as they go."""
         screen = self.screen_stack[0]
+        left = self.size.height - 2 - screen.query_one(GpuPicker).lines
         boxes = [screen.query_one("#waiting"), screen.query_one("#rest")]
         columns = [list(box.query(TablePicker)) for box in boxes]
         if self.size.width < WIDE:
@@ -191,7 +199,7 @@ class Top(App[None]):
         return self.screen is self.screen_stack[0] or action == "quit"
 
     def on_picker_moved(self) -> None:
-        self._draw()
+        self._share_height()
         self.refresh_bindings()
 
     # ---- keys that act
@@ -199,7 +207,7 @@ class Top(App[None]):
     def action_release(self) -> None:
         lease, status = self._lease, self.picture.status
         if lease is None or status is None:
-            self.say("no lease is selected: choose one under Leases")
+            self.say("no lease is selected: choose one under Leases", bad=True)
         else:
             self._ask_first(deeds.release(lease, status))
 
@@ -213,7 +221,7 @@ class Top(App[None]):
             return
         why_not = deeds.why_not_evicted(target)
         if why_not:
-            self.say(why_not)
+            self.say(why_not, bad=True)
         else:
             self._ask_first(deeds.evict(target))
 
@@ -224,7 +232,7 @@ class Top(App[None]):
         if gpu.state == "dirty":
             self._ask_first(deeds.open_gpu(gpu))
         else:
-            self.say(f"GPU {gpu.index} is not closed: there is nothing to open")
+            self.say(f"GPU {gpu.index} is not closed: there is nothing to open", bad=True)
 
     def action_move(self) -> None:
         ticket = self._ticket
@@ -232,7 +240,7 @@ class Top(App[None]):
             return
         why_not = deeds.why_not_moved(ticket)
         if why_not:
-            self.say(why_not)
+            self.say(why_not, bad=True)
             return
 
         async def foretell(priority: int) -> str:
@@ -265,14 +273,20 @@ class Top(App[None]):
         try:
             answer = await self._feed.ask(deed.method, deed.path, dict[str, Any], params=deed.params, json=deed.body)
         except SupervisorError as error:
-            self.complain(deed.question, error)
+            if error.code == "not_found" and deed.instead is not None:
+                await self._carry_out(deed.instead)
+            else:
+                self.complain(deed.question, error)
             return
         why_not = deeds.not_done(deed, answer)
         self.say(why_not or deed.done, bad=bool(why_not))
         self._feed.look_soon()
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        self.notify(clean(text), severity="warning" if bad else "information", markup=False, timeout=4)
+        """Say what came of a key, in the first line, for some seconds."""
+        self._said = Span(clean(text), "warn" if bad else "strong")
+        self._said_at = self._now()
+        self._draw()
 
     def complain(self, what: str, error: SupervisorError) -> None:
         """Show an error with its hint until somebody has read it."""
@@ -307,7 +321,7 @@ class Top(App[None]):
     def action_logs(self) -> None:
         name = self._about()
         if name is None:
-            self.say("this is about no target, so there are no containers to ask")
+            self.say("this is about no target, so there are no containers to ask", bad=True)
             return
 
         async def read() -> details.Lines | None:

@@ -59,12 +59,13 @@ def widths(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[i
 
 
 def _wanted(column: Column, rows: Sequence[Row], at: int) -> int:
-    longest = max((cell_len(text_of(row.cells[at])) for row in rows[:SAMPLE]), default=0)
+    sample = [*rows[:SAMPLE], *rows[-SAMPLE:]]
+    longest = max((cell_len(text_of(row.cells[at])) for row in sample), default=0)
     return max(column.least, min(column.most or column.least, longest))
 
 
-#: The widths of a thousand rows are those of the first, or every look would measure them all.
-SAMPLE = 200
+#: The widths of a thousand rows are those of the first and the last, or every look would measure them all.
+SAMPLE = 100
 
 
 def _taken(found: Sequence[int]) -> int:

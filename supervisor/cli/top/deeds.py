@@ -15,6 +15,9 @@ from supervisor.cli.top.words import size
 
 NOT_DONE = {
     **NOT_MOVED,
+    "unknown_or_ended": "it has ended already",
+    "granted": "it was granted meanwhile: it is a lease",
+    "no_lease": "it has ended already",
     "queued": "it is a ticket, not a lease",
     "not_resident": "it is not resident: there is nothing to stop",
     "not_closed": "it was not closed: there was nothing to open",
@@ -22,7 +25,10 @@ NOT_DONE = {
 
 
 class Deed(Struct, frozen=True, kw_only=True):
-    """``says``: what will happen, line by line. ``did``: the field of the answer that says whether it has."""
+    """``says``: what will happen, line by line. ``did``: the field of the answer that says whether it has.
+
+    ``instead``: the same for a server that has no such path.
+    """
 
     question: str
     says: tuple[str, ...]
@@ -32,6 +38,7 @@ class Deed(Struct, frozen=True, kw_only=True):
     done: str
     params: dict[str, str] = {}
     body: dict[str, Any] | None = None
+    instead: Deed | None = None
 
 
 def release(lease: LeaseView, status: StatusView) -> Deed:
@@ -56,6 +63,19 @@ def release(lease: LeaseView, status: StatusView) -> Deed:
         params={"only": "lease"},
         did="released",
         done=f"released {name}",
+        instead=_by_target(lease) if lease.target is not None and not lease.joined else None,
+    )
+
+
+def _by_target(lease: LeaseView) -> Deed:
+    return Deed(
+        question=f"Release {named(lease.target)}?",
+        says=(),
+        method="POST",
+        path="/release",
+        body={"force": True, "target": lease.target},
+        did="released",
+        done=f"released {named(lease.target)}",
     )
 
 

@@ -117,7 +117,7 @@ class Reading(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="reading") as box:
-            box.border_title = Text(self._title).markup
+            box.border_title = Text(self._title)
             box.border_subtitle = "esc closes"
             yield Static(as_text(self._lines), id="text")
 

@@ -64,12 +64,17 @@ class Table(Struct, frozen=True):
 # ---- the whole
 
 
-def header(picture: Picture, now: datetime) -> Line:
-    """Return the first line: which server, how it is, and whether what is shown is so now."""
+def header(picture: Picture, now: datetime, said: Span | None = None) -> Line:
+    """Return the first line: which server, how it is, and whether what is shown is so now.
+
+    ``said``: what there is to say of the last key; it stands there instead while the server answers.
+    """
     clock = now.astimezone().strftime("%H:%M:%S")
     if picture.away:
         gone = lasting_since(picture.away_since, now)
         return (Span(f" NO ANSWER {gone}", "bad"), Span(f"  {clean(picture.away)}; trying again  {clock} "))
+    if said is not None:
+        return (Span(f" {said.text}", said.tone), Span(f"  {clock} "))
     status = picture.status
     if status is None:
         return (Span(" gpu-supervisor", "strong"), Span(f"  asking ...  {clock} "))

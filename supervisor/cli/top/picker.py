@@ -233,12 +233,13 @@ NUMBER_W, NAME_W, FACTS_W = 3, 20, 32
 
 
 class GpuPicker(Picker):
-    """A bar for each GPU and, where there is room, who is who in it below."""
+    """A bar for each GPU and, where there is room (``tall``), who is who in it below. ``lines``: its height."""
 
     def __init__(self) -> None:
         super().__init__("gpus")
         self.gpus: tuple[GpuView, ...] = ()
         self.tall = True
+        self.lines = 2
 
     @property
     def row_height(self) -> int:

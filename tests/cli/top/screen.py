@@ -42,7 +42,7 @@ class Eyes:
         try:
             async with asyncio.timeout(within_s):
                 while not found(self.text):
-                    await self.pilot.pause(0.02)
+                    await self.pilot.pause(0.05)
         except TimeoutError:
             raise AssertionError(f"not seen: {seen}\n{self.text}") from None
         await self.pilot.pause()

@@ -33,23 +33,30 @@ WHY = Why(
 )
 LOGS = LogsView("comfyui", (ContainerLog(container="comfyui-main-1", service="main", lines=("loading", HOSTILE)),), 2)
 
-#: name -> what the server says, the size, the keys, and what the screen shows then.
-SCREENS: dict[str, tuple[Scene, tuple[int, int], tuple[str, ...], str]] = {
-    "busy-80x24": (BUSY, NARROW, (), "gpubox"),
-    "busy-140x40": (BUSY, WIDE, (), "gpubox"),
-    "many-80x24": (MANY, NARROW, (), "gpubox"),
-    "many-140x40": (MANY, WIDE, (), "gpubox"),
-    "empty-80x24": (EMPTY, NARROW, (), "gpubox"),
-    "filter-80x24": (BUSY, NARROW, ("3", "slash", *"ollama bob", "enter"), "Queue 1 of 3"),
-    "help-80x24": (BUSY, NARROW, ("question_mark",), "Keys that act"),
-    "release-80x24": (BUSY, NARROW, ("2", "r"), "Release comfyui?"),
-    "cancel-80x24": (BUSY, NARROW, ("3", "down", "c"), "Cancel the ticket"),
-    "move-80x24": (BUSY, NARROW, ("3", "down", "down", "m", "7"), "It would be at place 1"),
-    "evict-80x24": (BUSY, NARROW, ("4", "down", "e"), "Evict whisper?"),
-    "gpu-80x24": (BUSY, NARROW, ("1", "enter"), "Processes on it"),
-    "target-80x24": (BUSY, NARROW, ("4", "end", "up", "enter"), "ollama is stopped now"),
-    "logs-80x24": (BUSY, NARROW, ("4", "l"), "loading"),
-    "decision-80x24": (BUSY, NARROW, ("5", "enter"), "ContainerRefused"),
+#: One session each: what the server says, the size, and the screens in turn: name, keys, what is shown then.
+Steps = tuple[tuple[str, tuple[str, ...], str], ...]
+SESSIONS: dict[str, tuple[Scene, tuple[int, int], Steps]] = {
+    "wide": (BUSY, WIDE, (("busy-140x40", (), "gpubox"),)),
+    "many-wide": (MANY, WIDE, (("many-140x40", (), "gpubox"),)),
+    "many": (MANY, NARROW, (("many-80x24", (), "gpubox"),)),
+    "empty": (EMPTY, NARROW, (("empty-80x24", (), "gpubox"),)),
+    "narrow": (
+        BUSY,
+        NARROW,
+        (
+            ("busy-80x24", (), "gpubox"),
+            ("help-80x24", ("question_mark",), "Keys that act"),
+            ("release-80x24", ("2", "r"), "Release comfyui?"),
+            ("cancel-80x24", ("3", "down", "c"), "Cancel the ticket"),
+            ("move-80x24", ("3", "down", "m", "7"), "It would be at place 1"),
+            ("evict-80x24", ("4", "down", "e"), "Evict whisper?"),
+            ("gpu-80x24", ("1", "enter"), "Processes on it"),
+            ("target-80x24", ("4", "end", "up", "enter"), "ollama is stopped now"),
+            ("logs-80x24", ("4", "home", "l"), "loading"),
+            ("decision-80x24", ("5", "enter"), "ContainerRefused"),
+            ("filter-80x24", ("3", "slash", *"ollama bob", "enter"), "Queue 1 of 3"),
+        ),
+    ),
 }
 
 
@@ -60,30 +67,35 @@ def prepare(fake: FakeServer, scene: Scene) -> None:
     fake.answers["POST /v1/leases/l_t2/move"] = document(MovedAnswer(moved=False, position=0, reason="dry_run"))
 
 
-async def look(fake: FakeServer, name: str) -> str:
-    scene, size, keys, shown = SCREENS[name]
+async def look(fake: FakeServer, session: str) -> dict[str, str]:
+    scene, size, steps = SESSIONS[session]
     prepare(fake, scene)
+    found = {}
     async with screen(fake.url, size) as eyes:
-        await eyes.until("enforcement")
-        await eyes.press(*keys)
-        return await eyes.until(shown)
+        for name, keys, shown in steps:
+            await eyes.until("enforcement")
+            await eyes.press(*keys)
+            found[name] = await eyes.until(shown)
+            await eyes.press("escape")
+    return found
 
 
-@pytest.mark.parametrize("name", SCREENS)
-def test_the_screen(fake: FakeServer, name: str, utc: None):
-    shown = asyncio.run(look(fake, name))
-    width, height = SCREENS[name][1]
-    assert max(map(len, shown.splitlines())) <= width
-    assert len(shown.splitlines()) <= height
-    assert shown == (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("session", SESSIONS)
+def test_the_screens(fake: FakeServer, session: str):
+    width, height = SESSIONS[session][1]
+    for name, shown in asyncio.run(look(fake, session)).items():
+        assert max(map(len, shown.splitlines())) <= width
+        assert len(shown.splitlines()) <= height
+        assert shown == (FOLDER / f"{name}.txt").read_text(encoding="utf-8"), name
 
 
 def record() -> None:
     os.environ["TZ"] = "UTC"
     time.tzset()
-    for name in SCREENS:
+    for session in SESSIONS:
         with running_fake() as fake:
-            (FOLDER / f"{name}.txt").write_text(asyncio.run(look(fake, name)), encoding="utf-8")
+            for name, shown in asyncio.run(look(fake, session)).items():
+                (FOLDER / f"{name}.txt").write_text(shown, encoding="utf-8")
 
 
 if __name__ == "__main__":
