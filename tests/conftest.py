@@ -54,6 +54,12 @@ def _until() -> Callable[..., Any]:
     return until
 
 
+def pytest_configure() -> None:
+    """A shell starts what it puts in the background with Ctrl-C ignored; all that tests start would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 # ---- what this machine lacks
 
 LACKED = pytest.StashKey[dict[str, list[str]]]()

@@ -87,7 +87,7 @@ async def answers(it: House, app: Any, listener: str, key: str | None) -> dict[t
     async with asking(app, LISTENERS[listener], key) as client:
         for need, requests in NEEDS.items():
             for method, path, body in requests:
-                real = path.format(name="nobody", token="nothing", uuid="GPU-0")
+                real = path.format(name="nobody", token="nothing", uuid="GPU-0", id="l_0", file="app.js")
                 answer = await client.request(method, real, json=body)
                 assert answer.status_code != 500, (method, path, answer.text)
                 refused = answer.status_code in {401, 403}
