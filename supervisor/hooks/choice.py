@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "LeaseTold",
         "LeaseEnded",
     ),
-    "queue": ("TicketQueued", "TicketKept", "TicketEnded", "WindowOpened"),
+    "queue": ("TicketQueued", "TicketKept", "TicketMoved", "TicketEnded", "WindowOpened"),
     "residents": ("ResidencyBegan", "ResidencyEnded", "TargetRemembered", "UseSeen"),
     "enforcement": ("ContainerRefused", "ContainerSpared", "StopFailed"),
     "gpus": ("GpuClosed", "GpuOpened"),
