@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -43,6 +46,18 @@ class Waiting(Struct, frozen=True, kw_only=True):
         return f"{self.line}, until {clock_time(self.until)} {how}"
 
 
+@contextmanager
+def heard_or_not() -> Iterator[None]:
+    """Around what is said while something is held: that nobody can read it any more is no reason to let go of that.
+
+    What is to be said from then on goes nowhere, or its rest would make us end with a status of Python's own (120).
+    """
+    try:
+        yield
+    except OSError:  # a pipe whose reader is gone, a terminal that was hung up, a disk that is full
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of our life
+
+
 class Progress(Protocol):
     """Used as a context around what may take long; behind it the terminal is as it was."""
 
@@ -75,7 +90,8 @@ class Lines:
         self._said = ""
 
     def say(self, text: str) -> None:
-        say(f"{self._prefix}{text}")
+        with heard_or_not():
+            say(f"{self._prefix}{text}")
 
     def waiting(self, now: Waiting) -> None:
         # Not ``until``: it moves with each renewal of somebody else's lease, and that is no news.
@@ -114,7 +130,8 @@ class Screen(Lines):
         self._live: Live | None = None
 
     def say(self, text: str) -> None:
-        self._console.print(Text(clean(f"{self._prefix}{text}")), soft_wrap=True)
+        with heard_or_not():
+            self._console.print(Text(clean(f"{self._prefix}{text}")), soft_wrap=True)
 
     def waiting(self, now: Waiting) -> None:
         if _behind():
@@ -126,15 +143,18 @@ class Screen(Lines):
             self._live = Live(
                 console=self._console, get_renderable=self._line, refresh_per_second=DRAWN_PER_S, transient=True
             )
-            self._live.start()
+            with heard_or_not():
+                self._live.start()
         elif now != self._now:
             self._now = now
-            self._live.refresh()
+            with heard_or_not():
+                self._live.refresh()
 
     def settled(self) -> None:
         live, self._live = self._live, None
         if live is not None:
-            live.stop()
+            with heard_or_not():
+                live.stop()
 
     def __exit__(self, *_: object) -> None:
         self.settled()
@@ -199,4 +219,5 @@ def _fields(now: Waiting) -> dict[str, Any]:
 
 
 def _record(document: dict[str, Any]) -> None:
-    print(msgspec.json.encode(document).decode(), file=sys.stderr, flush=True)
+    with heard_or_not():
+        print(msgspec.json.encode(document).decode(), file=sys.stderr, flush=True)

@@ -203,6 +203,20 @@ def test_what_does_not_heed_it_is_killed_with_all_that_it_started(fake: FakeServ
     until(lambda: not Path(f"/proc/{child}").exists(), 5, "its end, and init's reaping it")
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_it_goes_on_where_nobody_can_read_what_it_says(fake: FakeServer, spawn: Spawn, form):
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = spawn(*form, "--", "sh", "-c", "echo begun; read x; exit 3", stdin=subprocess.PIPE, stderr=writing)
+    os.close(writing)
+    assert process.stdout.readline() == "begun\n"
+    assert fake.ended == {}
+
+    assert process.communicate("x\n", timeout=10) == ("", None)
+    assert process.returncode == 3
+    assert fake.ended == {"t-1": "released"}
+
+
 def test_a_command_of_a_gpurun_that_is_killed_is_told_as_well(fake: FakeServer, spawn: Spawn):
     command = ["sh", "-c", 'trap "echo told; exit" TERM; echo began; read -r line']
     process = spawn("--", *command, stdin=subprocess.PIPE)

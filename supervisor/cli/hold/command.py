@@ -112,8 +112,14 @@ async def _run(
         shown.say(why)
         return Ended(status)
     signals.forward_to(job)
+    running = _Running(borrower, job, terminal, signals, shown, parting)
     try:
-        return await _Running(borrower, job, terminal, signals, shown, parting).until_ended()
+        return await running.until_ended()
+    except Exception:
+        # Nobody renews from here on, so the command hears of it as if we had been killed.
+        if borrower.wish.target is None:
+            job.send(parting.signal)
+        raise
     finally:
         signals.forward_to(None)
         job.close()

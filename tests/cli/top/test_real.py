@@ -40,7 +40,7 @@ def test_a_hand_over_is_watched_and_made_by_keys(
         return waiting
 
     async def story() -> None:
-        async with screen(server.url, (140, 40), now=utc_now) as eyes:
+        async with screen(server.url, (230, 40), now=utc_now) as eyes:
             await eyes.until(lambda text: row(text, first.target, "ann", "ready"))
             bob = wait("bob", None)
             await eyes.until(lambda text: row(text, "1", "(bare)", "bob"))
