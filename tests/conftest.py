@@ -55,10 +55,10 @@ def _until() -> Callable[..., Any]:
 
 
 def pytest_configure() -> None:
-    """In the background of a shell Ctrl-C is ignored, under nohup SIGHUP; all that tests start would inherit that."""
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    """What a shell puts into the background ignores Ctrl-C, under nohup SIGHUP; all that tests start would inherit it."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, usual)
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 # ---- what this machine lacks
