@@ -55,7 +55,7 @@ def _until() -> Callable[..., Any]:
 
 
 def pytest_configure() -> None:
-    """What a shell puts into the background ignores Ctrl-C, under nohup SIGHUP; all that tests start would inherit it."""
+    """What a shell put into the background ignores Ctrl-C, under nohup SIGHUP; what tests start would inherit that."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
