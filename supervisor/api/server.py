@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096
 #: Answers that are under way when the end is called get this long.
 END_S = 1
+TICK_S = 1.0
 SOCKET_MODE = 0o660
 
 
@@ -38,9 +39,10 @@ class AddressUnusable(SupervisorError):
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], stop: asyncio.Event) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._stop = stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -49,6 +51,14 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def main_loop(self) -> None:
+        """Wait for the end, for which uvicorn looks ten times a second. Its tick renews the Date of answers."""
+        while not self._stop.is_set():
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._stop.wait()
 
 
 async def serve_http(
@@ -77,13 +87,12 @@ async def serve_http(
         if unix_socket is not None:
             sockets.append(open_sockets.enter_context(_unix(unix_socket)))
         addresses = [_address(sock) for sock in sockets]
-        server = _Server(_config(app, bounded(limits, on_refusal)), lambda: on_ready(addresses))
-        beside = [asyncio.create_task(_sweep(server, limits.sweep_s)), asyncio.create_task(_stop(server, stop))]
+        server = _Server(_config(app, bounded(limits, on_refusal)), lambda: on_ready(addresses), stop)
+        sweeping = asyncio.create_task(_sweep(server, limits.sweep_s))
         try:
             await server.serve(sockets=sockets)
         finally:
-            for task in beside:
-                task.cancel()
+            sweeping.cancel()
 
 
 def _config(app: ASGIApp, protocol: type[BoundedProtocol]) -> uvicorn.Config:
@@ -101,11 +110,6 @@ def _config(app: ASGIApp, protocol: type[BoundedProtocol]) -> uvicorn.Config:
         timeout_keep_alive=protocol.limits.idle_s,
         timeout_graceful_shutdown=END_S,
     )
-
-
-async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
-    await stop.wait()
-    server.should_exit = True
 
 
 async def _sweep(server: uvicorn.Server, every_s: float) -> None:

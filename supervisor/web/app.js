@@ -5,6 +5,8 @@ import { giveColours } from "./colours.js";
 import { confirmed } from "./confirm.js";
 import { byId, el, place, setText, shown } from "./dom.js";
 import { showGpus } from "./gpus.js";
+import { showLogs } from "./logs.js";
+import { chosenPriority, move } from "./move.js";
 import { showPast } from "./past.js";
 import { Stream } from "./stream.js";
 import { Audit, Leases, Queue, Targets } from "./tables.js";
@@ -45,6 +47,10 @@ const actions = {
       "queue-heading",
       () => ask(`v1/leases/${part(ticket.id)}?only=ticket`, { method: "DELETE" }),
     ),
+  move: async (ticket) => {
+    const priority = await chosenPriority(ticket, byId("queue-heading"));
+    if (priority !== null) await carryOut("Move", () => move(ticket, priority));
+  },
   evict: (target) =>
     act(`Evict ${target.name}?`, "Its containers are stopped now.", "Evict", "targets-heading", () =>
       ask(`v1/targets/${part(target.name)}/evict`, { method: "POST" }),
@@ -57,6 +63,7 @@ const actions = {
       "gpus-heading",
       () => ask(`v1/gpus/${part(gpu.uuid)}/open`, { method: "POST" }),
     ),
+  logs: (target) => showLogs(target.name, byId("targets-heading")),
   why: (name) => {
     byId("why-name").value = name;
     byId("why-heading").focus();
@@ -66,7 +73,10 @@ const actions = {
 };
 
 async function act(title, text, verb, home, request) {
-  if (!(await confirmed(shown(title), shown(text), verb, byId(home)))) return;
+  if (await confirmed(shown(title), shown(text), verb, byId(home))) await carryOut(verb, request);
+}
+
+async function carryOut(verb, request) {
   try {
     const done = await request();
     notice("act", done.reason ? `Nothing was done: ${shown(done.reason.replaceAll("_", " "))}` : "");
@@ -281,7 +291,7 @@ function every(ms, run) {
 
 function askForKey() {
   const dialog = byId("key-dialog");
-  if (dialog.open || byId("confirm").open) return;
+  if (document.querySelector("dialog[open]") !== null) return;
   byId("key-value").value = "";
   dialog.showModal();
 }

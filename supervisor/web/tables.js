@@ -16,11 +16,14 @@ function name(cell, target) {
   ]);
 }
 
-function button(cell, key, label, about, act) {
-  // What it acts on may have changed since the button was made: the newest is kept on the cell.
-  cell.act = act;
+/** Buttons about one thing. `acts`: [label, what a screen reader says, what it does with the thing] each. */
+function buttons(cell, key, item, acts) {
+  // The thing may have changed since the buttons were made: the newest is kept on the cell.
+  cell.item = item;
   fillOnce(cell, key, () =>
-    el("button", { type: "button", "aria-label": `${label} ${shown(about)}`, on: { click: () => cell.act() } }, label),
+    acts.map(([label, about, act]) =>
+      el("button", { type: "button", "aria-label": shown(about), on: { click: () => act(cell.item) } }, label),
+    ),
   );
 }
 
@@ -46,7 +49,7 @@ export class Leases {
           title: "Act",
           class: "acts",
           fill: (cell, one) =>
-            button(cell, one.id, "Release", `${forWhom(one)} of ${one.owner}`, () => actions.release(one)),
+            buttons(cell, one.id, one, [["Release", `Release ${forWhom(one)} of ${one.owner}`, actions.release]]),
         },
       ],
       "Nobody holds a GPU.",
@@ -75,8 +78,7 @@ export class Queue {
         {
           title: "Act",
           class: "acts",
-          fill: (cell, one) =>
-            button(cell, one.id, "Cancel", `${forWhom(one)} of ${one.owner}`, () => actions.cancel(one)),
+          fill: (cell, one) => ticketActs(cell, one, actions),
         },
       ],
       "Nobody waits.",
@@ -131,14 +133,22 @@ function problems(cell, found) {
   );
 }
 
+function ticketActs(cell, ticket, actions) {
+  const about = `${forWhom(ticket)} of ${ticket.owner}`;
+  const waits = ticket.state === "queued"; // one whose turn has come is served as it is
+  buttons(cell, `${ticket.id} ${waits}`, ticket, [
+    ...(waits ? [["Move", `Move ${about}`, actions.move]] : []),
+    ["Cancel", `Cancel ${about}`, actions.cancel],
+  ]);
+}
+
 function acts(cell, target, actions) {
   const resident = target.state === "resident";
-  cell.target = target;
-  fillOnce(cell, `${target.name} ${resident}`, () => {
-    const evict = el("button", { type: "button", "aria-label": `Evict ${target.name}`, on: { click: () => actions.evict(cell.target) } }, "Evict");
-    const why = el("button", { type: "button", "aria-label": `Why was ${target.name} stopped?`, on: { click: () => actions.why(target.name) } }, "Why?");
-    return resident ? [evict, why] : [why];
-  });
+  buttons(cell, `${target.name} ${resident}`, target, [
+    ...(resident ? [["Evict", `Evict ${target.name}`, actions.evict]] : []),
+    ["Logs", `What ${target.name} last wrote`, actions.logs],
+    ["Why?", `Why was ${target.name} stopped?`, (one) => actions.why(one.name)],
+  ]);
 }
 
 export class Audit {

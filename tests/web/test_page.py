@@ -54,6 +54,14 @@ def test_a_hand_over_is_seen_as_it_happens(
     page.locator("#targets tr", has_text=first.target).get_by_role("button", name="Why").click()
     expect(page.locator("#why .answer")).to_contain_text(f"{first.target} was evicted to make room for {second.target}")
     expect(page.locator("#why")).to_contain_text(f"gpu-supervisor acquire {first.target}")
+
+    second.compose(f"exec -T model sh -c 'echo \"{NASTY[0]}\" > /proc/1/fd/1'")
+    page.get_by_role("button", name=f"What {second.target} last wrote").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("pre")).to_have_text(NASTY[0])
+    assert accused(page, "#logs-dialog") == []
+    dialog.get_by_role("button", name="Close").click()
+
     band = page.locator("#past .hold")
     expect(band.filter(has_text=f"{first.target} of test")).to_have_count(1)
     expect(band.filter(has_text=f"{second.target} of test")).to_have_count(1)
@@ -79,6 +87,30 @@ def test_a_lease_is_released_and_a_ticket_cancelled_only_after_a_yes(served: Ser
     dialog.get_by_role("button", name="Cancel the ticket").click()
     expect(page.locator("#queue tbody tr")).to_have_count(1)
     expect(page.locator("#audit")).to_contain_text("the ticket of carol for the GPU alone was cancelled by an operator")
+
+
+def test_a_ticket_is_moved_to_the_place_that_was_foretold(served: Server, open_page: OpenPage) -> None:
+    for owner in ("ann", "bob", "carol"):
+        served.lease(None, owner=owner, queue=True)
+    page = open_page(served)
+    page.get_by_role("button", name="Move a bare lease of carol").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Move the ticket of carol for a bare lease?")
+    expect(dialog).to_contain_text("It would be at place 2.")
+    dialog.get_by_label("Priority").fill("5000")
+    expect(dialog).to_contain_text("a whole number from -1000 to 1000")
+    dialog.get_by_label("Priority").fill("7")
+    expect(dialog).to_contain_text("It would be at place 1.")
+    assert accused(page, "#move-dialog") == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Move a bare lease of carol").click()
+    dialog.get_by_label("Priority").fill("8")
+    page.keyboard.press("Enter")
+    expect(page.locator("#queue tbody tr").first).to_contain_text("carol")
+    assert [(one["owner"], one["priority"]) for one in served.http.get("/v1/status").json()["queue"]] == [
+        ("carol", 8),
+        ("bob", 0),
+    ]
 
 
 def test_the_keyboard_alone_is_enough(served: Server, open_page: OpenPage) -> None:
