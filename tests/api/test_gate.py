@@ -18,7 +18,7 @@ import pytest
 from supervisor import keys
 from supervisor.api.gate import Gate
 from supervisor.api.throttle import FREE_GUESSES, KNOWN_MAX, Guesses, Meter
-from supervisor.core.facts import LeaseEnded, LeaseGranted, ResidencyEnded
+from supervisor.core.facts import LeaseEnded, LeaseGranted, ResidencyEnded, TicketEnded, TicketMoved, TicketQueued
 from supervisor.keys import KeyBook, keys_file
 from tests.api.house import House, container, house, run
 from tests.api.keyed import AFAR, LOOPBACK, OTHER_UID, From, asking, gate_of, some_keys, user
@@ -115,8 +115,11 @@ def test_a_key_leases_and_evicts_its_own_targets_and_reads_all(tmp_path):
                 ("/release", {"force": True}),
                 ("/v1/targets/ollama/evict", None),
                 ("/v1/gpus/SIM-0/open", None),
+                ("/v1/leases/l_0/move", {"priority": 1}),
             ):
                 assert await code(path, body) == "forbidden", (path, body)
+            # By an id it could be anybody's.
+            assert (await client.delete("/v1/leases/l_0")).status_code == 403
             assert await code("/v1/targets/whisper-1/evict") == "let in"
             assert await code("/release", {"force": True, "target": "whisper-1"}) == "let in"
             assert (await client.get("/v1/targets/ollama")).status_code == 200
@@ -169,16 +172,19 @@ def test_the_audit_names_the_caller_beside_the_owner_that_it_claims_to_be(tmp_pa
         async with house(gate=gate_of(tmp_path)) as it:
             async with asking(it.app, AFAR, made["lease"]) as client:
                 assert (await client.post("/v1/lease", json={"target": "a", "owner": "the boss"})).status_code == 201
+                waits = (await client.post("/v1/lease", json={"queue": True})).json()["id"]
             async with asking(it.app, user(0)) as client:
+                assert (await client.post(f"/v1/leases/{waits}/move", json={"priority": 1})).json()["moved"] is True
+                assert (await client.delete(f"/v1/leases/{waits}")).json()["released"] is True
                 assert (await client.post("/release", json={"force": True})).json()["released"] is True
                 assert (await client.post("/v1/targets/a/evict")).json()["evicted"] is True
                 events = (await client.get("/v1/events?limit=1000")).json()["events"]
             of = {event["type"]: event for event in events}
             told = [
                 (of[kind.__name__]["fields"]["caller"], of[kind.__name__]["sentence"])
-                for kind in (LeaseGranted, LeaseEnded, ResidencyEnded)
+                for kind in (LeaseGranted, LeaseEnded, ResidencyEnded, TicketQueued, TicketMoved, TicketEnded)
             ]
-            assert [caller for caller, _ in told] == ["key lease", "uid 0", "uid 0"]
+            assert [caller for caller, _ in told] == ["key lease", "uid 0", "uid 0", "key lease", "uid 0", "uid 0"]
             assert "is leased to the boss" in told[0][1]
             assert told[0][1].endswith(", key lease)")
             assert told[1][1].startswith("the lease of the boss on a was taken away by an operator (uid 0)")

@@ -14,7 +14,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import find_program
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Server, make_server
+
+__all__ = ["make_server"]  # a fixture
 
 OpenPage = Callable[..., Page]
 #: Nothing on the page takes longer.

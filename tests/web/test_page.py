@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import docker
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.sync_api import Page, expect
 
-from tests.conftest import Stack, until
+from supervisor import keys
+from tests.conftest import IMAGE, Stack, until
 from tests.e2e.conftest import Server
 from tests.web.conftest import OpenPage
 
@@ -151,10 +151,20 @@ def test_the_keyboard_alone_is_enough(served: Server, open_page: OpenPage) -> No
     until(lambda: page.evaluate("document.activeElement !== document.body"))
 
 
-def test_names_are_never_markup(served: Server, open_page: OpenPage) -> None:
+def test_names_and_labels_are_never_markup(
+    served: Server, open_page: OpenPage, api: docker.APIClient, unique: str, label_prefix: str
+) -> None:
     for owner in NASTY:
         assert served.lease(None, owner=owner, queue=True).status_code in {201, 202}
+    wrong = {"target": unique, "vram": NASTY[0], "class": NASTY[1], NASTY[0]: NASTY[1]}
+    for number, labels in enumerate((wrong, {"target": NASTY[1]})):
+        ours = {f"{label_prefix}{name}": value for name, value in labels.items()}
+        api.create_container(IMAGE, name=f"{unique}-{number}", labels=ours)
     page = open_page(served, expected=("404",))
+    targets = page.locator("#targets tr", has_text=unique)
+    expect(targets).to_contain_text(NASTY[0])
+    expect(targets).to_contain_text(NASTY[1])
+    expect(page.locator("#alerts")).to_contain_text(NASTY[1])
     expect(page.locator("#queue tbody tr")).to_have_count(len(NASTY) - 1)
     shown = page.locator("#leases td, #queue td").all_inner_texts()
     assert set(NASTY) <= set(shown)
@@ -277,31 +287,42 @@ def test_a_server_that_comes_back_is_taken_up_again_with_nothing_missed(served: 
     expect(page.locator("#past-note")).to_contain_text("Memory is remembered since the last start")
 
 
-def test_where_a_key_is_wanted_the_page_asks_for_it_and_keeps_it_for_the_tab(
-    served: Server, open_page: OpenPage
+def test_where_keys_are_wanted_looking_needs_one_acting_a_better_one_and_the_tab_keeps_it(
+    make_server: Callable[..., Server], open_page: OpenPage
 ) -> None:
-    def guarded(route: Any) -> None:
-        if route.request.headers.get("authorization") == "Bearer secret-key":
-            route.continue_()
-        else:
-            problem = {"code": "unauthorized", "detail": "an API key is needed"}
-            route.fulfill(status=401, content_type="application/problem+json", body=json.dumps(problem))
-
-    page = open_page(served, expected=("401",), live=False, before=lambda page: page.route("**/v1/**", guarded))
+    served = make_server(start=False)
+    eyes, hands = (keys.create(served.data_dir, role, role)[1] for role in ("read", "admin"))
+    served.start()
+    served.lease(None, owner="ann", headers={"X-API-Key": hands})
+    page = open_page(served, expected=("401", "403"), live=False)
+    key, line, alerts = page.get_by_label("Key", exact=True), page.locator("#live"), page.locator("#alerts")
+    release = page.get_by_role("button", name="Release a bare lease of ann")
     expect(page.get_by_role("dialog")).to_contain_text("API key")
-    expect(page.locator("#alerts")).to_contain_text("this server wants an API key")
-    page.get_by_label("Key", exact=True).fill("secret-key")
+    expect(alerts).to_contain_text("this server wants an API key")
+
+    key.fill(eyes)
     page.keyboard.press("Enter")
-    expect(page.locator("#live")).to_have_text("live")
-    expect(page.locator("#alerts")).to_have_text("")
-    expect(page.locator("#gpus")).to_contain_text("in use")
-    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-    assert "secret-key" not in page.content()
+    expect(line).to_have_text("live")
+    expect(alerts).to_have_text("")
+    release.click()
+    page.get_by_role("dialog").get_by_role("button", name="Release").click()
+    expect(alerts).to_contain_text("this key may not do that")
+
+    page.get_by_role("button", name="Key: in use").click()
+    key.fill(hands)
+    page.keyboard.press("Enter")
     page.reload()
-    expect(page.locator("#live")).to_have_text("live")
+    expect(line).to_have_text("live")
+    release.click()
+    page.get_by_role("dialog").get_by_role("button", name="Release").click()
+    expect(page.locator("#leases")).to_contain_text("Nobody holds a GPU.")
+    expect(page.locator("#audit")).to_contain_text("was taken away by an operator (key admin)")
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    assert hands not in page.content()
+
     page.get_by_role("button", name="Key: in use").click()
     page.get_by_role("button", name="Forget it").click()
-    expect(page.locator("#alerts")).to_contain_text("this server wants an API key")
+    expect(alerts).to_contain_text("this server wants an API key")
 
 
 def test_the_last_day_is_one_press_away(served: Server, open_page: OpenPage) -> None:
