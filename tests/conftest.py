@@ -76,12 +76,12 @@ def lacks(item: pytest.Item) -> str | None:
     """Say what a test needs and this machine has not: a mark, or the fixture that needs a dockerd of its own."""
     if item.get_closest_marker("nvidia") and not Path("/proc/driver/nvidia/gpus").is_dir():
         return "an NVIDIA GPU"
-    needs_daemon = not NEED_DOCKERD.isdisjoint(getattr(item, "fixturenames", ()))
+    needs_daemon = not NEED_DOCKERD.isdisjoint(fixtures_of(item))
     if (item.get_closest_marker("root") or needs_daemon) and os.geteuid() != 0:
         return "root"
     if needs_daemon and not (shutil.which("dockerd") and shutil.which("containerd")):
         return "dockerd and containerd"
-    wanted = [program for fixture, program in NEED_PROGRAM.items() if fixture in getattr(item, "fixturenames", ())]
+    wanted = [program for fixture, program in NEED_PROGRAM.items() if fixture in fixtures_of(item)]
     return next((program for program in wanted if find_program(program) is None), None)
 
 
@@ -94,13 +94,23 @@ def find_program(name: str) -> str | None:
 ENGINES = {*NEED_DOCKERD, "engine_url", "docker_services"}
 
 
+def fixtures_of(item: pytest.Item) -> set[str]:
+    return set(getattr(item, "fixturenames", ()))
+
+
 def on_an_engine(item: pytest.Item) -> bool:
-    return bool(item.get_closest_marker("engine")) or not ENGINES.isdisjoint(getattr(item, "fixturenames", ()))
+    return bool(item.get_closest_marker("engine")) or not ENGINES.isdisjoint(fixtures_of(item))
+
+
+#: Folders whose tests on the shared engine wait for people's things most of the time: they go beside all the others.
+BESIDE = {"cli", "client", "gpurun", "web"}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if on_an_engine(item):  # one process has the engines and the images, and does one thing at a time with them
-        item.add_marker(pytest.mark.xdist_group("engine"))
+    """One process has the daemons and the images, and does one thing at a time with them; one has what goes beside."""
+    if on_an_engine(item):
+        beside = item.path.relative_to(TESTS).parts[0] in BESIDE and NEED_DOCKERD.isdisjoint(fixtures_of(item))
+        item.add_marker(pytest.mark.xdist_group("beside" if beside else "engine"))
 
 
 @pytest.hookimpl(trylast=True)
