@@ -113,9 +113,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xdist_group("beside" if beside else "engine"))
 
 
+def takes_long(item: pytest.Item) -> bool:
+    """Whether it would be waited for if it came last: it may take minutes, and is not one of a process's own."""
+    limit = item.get_closest_marker("timeout")
+    return limit is not None and limit.args[0] > 120 and not on_an_engine(item)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect, never skip: a skip looks like a choice of the test's author."""
+    """Deselect, never skip: a skip looks like a choice of the test's author. What takes long goes first."""
+    items.sort(key=lambda item: not takes_long(item))
     lacked: dict[str, list[str]] = {}
     kept: list[pytest.Item] = []
     gone: list[pytest.Item] = []
