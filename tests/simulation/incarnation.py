@@ -20,15 +20,13 @@ from supervisor.core.inputs import (
     CallerGone,
     Input,
     Outcome,
-    ProcessEnded,
-    ProcessesSeen,
     Request,
     SignalSent,
     Started,
     Tick,
     VramRead,
 )
-from supervisor.core.model import Gpu, Now, Tie
+from supervisor.core.model import Now
 from supervisor.core.replies import Action, Granted, Reply, SignalProcess, StartContainer, StopContainer
 from supervisor.core.state import Settings
 from supervisor.kernel import Kernel
@@ -36,6 +34,7 @@ from tests.simulation.containers import ApiError, Done
 from tests.simulation.disk import Disk
 from tests.simulation.engine import SimEngine
 from tests.simulation.gpu import GpuMemory
+from tests.simulation.process_edge import ProcessEdge
 from tests.simulation.processes import Processes
 from tests.simulation.timeline import Timeline
 from tests.simulation.watcher import Noise, Watcher
@@ -46,8 +45,6 @@ READ_EVERY_MS = 2_000
 #: How long the supervisor waits for the engine's answer (``supervisor/engine/calls.py``); a stop's grace comes on top.
 LIMIT_MS = {"kill": 20_000, "stop": 20_000, "start": 120_000}
 SNAPSHOT_FACTS = 50
-#: How often the processes are looked at though the GPUs list the same ones (``supervisor/looks.py``).
-LOOK_EVERY_MS = 15_000
 
 
 class Trouble(Struct):
@@ -105,7 +102,7 @@ class Box(Struct, eq=False):
 
 class Incarnation:
     def __init__(self, box: Box, observer: Observer) -> None:
-        self.box, self._observer = box, observer
+        self.box, self.observer = box, observer
         state = box.disk.replay(box.settings)
         self.first = not state.durable.boot_id
         self.clock = Clock(state.durable, box.timeline.boot_id, box.timeline.boot_ms, box.timeline.wall_ms)
@@ -121,11 +118,7 @@ class Incarnation:
         self._tick_at_ms: int | None = None
         self._reading = False
         self.read_at_ms = -1
-        self._watched: set[Tie] = set()
-        self._followed = -1
-        self._looking = False
-        self._looked_at_ms = -LOOK_EVERY_MS
-        self._listed: frozenset[tuple[str, int, int]] = frozenset()
+        self.processes = ProcessEdge(self)
         self._facts_since_snapshot = 0
         self._requests = 0
 
@@ -174,7 +167,7 @@ class Incarnation:
     def _feed(self, item: Input) -> None:
         now = self.clock.now()
         seq = self.kernel.state.durable.fact_seq
-        self._observer.stepping(now, item)
+        self.observer.stepping(now, item)
         if isinstance(item, ActionDone):
             del self.calls[item.container_id]
         self.kernel.feed(now, item)
@@ -183,25 +176,25 @@ class Incarnation:
             if number <= seq:
                 break
             facts.append(fact)
-        self._observer.decided(now, item, facts[::-1])
+        self.observer.decided(now, item, facts[::-1])
         self._let_out(now)
-        self._observer.stepped(now, item)
+        self.observer.stepped(now, item)
 
     def _let_out(self, now: Now) -> None:
         out = self.kernel.drain()
         for action in out.actions:
-            self._observer.acting(now, action)
+            self.observer.acting(now, action)
             self._perform(action)
         for reply in out.replies:
-            self._observer.replying(now, reply)
+            self.observer.replying(now, reply)
             self._answer(reply)
         for signal in out.signals:
-            self._observer.signalling(now, signal)
-            self._send(signal)
+            self.observer.signalling(now, signal)
+            self.processes.send(signal)
         self._write()
         self.wake()
         self._read_gpus()
-        self._follow()
+        self.processes.follow()
 
     # ---- disk, timers, GPUs
 
@@ -222,7 +215,7 @@ class Incarnation:
             # The disk's thread stands still as well; what it has to say comes behind what waits in the inbox.
             self._sync_waits.append(snapshot)
             return
-        self._observer.synced(self.box.disk.sync())
+        self.observer.synced(self.box.disk.sync())
         if snapshot is not None:
             self.box.disk.save_snapshot(*snapshot)
         now = self.clock.now()
@@ -271,65 +264,7 @@ class Incarnation:
             self.read_at_ms = self.box.timeline.at_ms
             gpus = self.box.gpu.read()
             self.post(VramRead(gpus))
-            self._look_if_due(gpus)
-
-    # ---- processes
-
-    def _follow(self) -> None:
-        """Watch what is held by processes (``supervisor/pid_watch.py``); who is gone is told at once."""
-        state = self.kernel.state
-        if state.ties_changed == self._followed:
-            return
-        self._followed = state.ties_changed
-        new = state.ids_by_tie.keys() - self._watched
-        self._watched = set(state.ids_by_tie)
-        for tie in sorted(new, key=lambda tie: (tie.pid, tie.started)):
-            if not self.box.processes.lives(tie):
-                self.process_ended(tie)
-
-    def process_ended(self, tie: Tie) -> None:
-        """A process is over: told if it is watched, at the moment or at the next look at it."""
-        if tie in self._watched:
-            delay_ms = self.box.processes.rng.randint(0, self.box.trouble.end_ms)
-            self.box.timeline.after(delay_ms, lambda: self._tell_end(tie))
-
-    def _tell_end(self, tie: Tie) -> None:
-        if tie in self._watched:
-            self._watched.discard(tie)
-            self.post(ProcessEnded(tie))
-
-    def _look_if_due(self, gpus: tuple[Gpu, ...]) -> None:
-        """Look behind what the GPUs list (``supervisor/looks.py``). What is found is told some time later."""
-        box = self.box
-        if not box.processes.enabled or self._looking or self.ended:
-            return
-        at_ms = box.timeline.at_ms
-        seen = box.processes.seen(gpus)
-        listed = frozenset((use.gpu, one.pid, one.started) for one in seen for use in one.uses)
-        if listed == self._listed and at_ms < self._looked_at_ms + LOOK_EVERY_MS:
-            return
-        self._looking, self._listed, self._looked_at_ms = True, listed, at_ms
-        box.timeline.after(box.processes.rng.randint(0, box.trouble.look_ms), lambda: self._looked(ProcessesSeen(seen)))
-
-    def _looked(self, seen: ProcessesSeen) -> None:
-        self._looking = False
-        self.post(seen)
-
-    def _send(self, signal: SignalProcess) -> None:
-        """Send it from a thread: it leaves some time later, and not at all when the process has ended by then."""
-        processes = self.box.processes
-        self.box.timeline.after(processes.rng.randint(0, 20), lambda: self._sent(signal))
-
-    def _sent(self, signal: SignalProcess) -> None:
-        if self.ended:
-            return
-        if self.stopped:
-            self.box.timeline.after(100, lambda: self._sent(signal))
-            return
-        outcome = self.box.processes.send(signal.pid, signal.started, signal.signal)
-        sent = SignalSent(signal.pid, signal.started, signal.signal, outcome)
-        self._observer.signalled(sent)
-        self.post(sent)
+            self.processes.look_if_due(gpus)
 
     # ---- callers
 

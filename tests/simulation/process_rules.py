@@ -12,7 +12,7 @@ from supervisor.core.inputs import Input, ProcessesSeen, SignalSent
 from supervisor.core.model import Now, Tie
 from supervisor.core.processes import SeenProcess
 from supervisor.core.replies import SignalProcess
-from tests.simulation.incarnation import Box, Incarnation
+from tests.simulation.incarnation import Box
 from tests.simulation.ledger import Ledger, require
 from tests.simulation.processes import SimProcess
 
@@ -26,7 +26,6 @@ class ProcessRules:
 
     def __init__(self, box: Box) -> None:
         self.box = box
-        self.life: Incarnation | None = None
         self.signals = 0
         self._tied: dict[str, Tie] = {}
         self._heard: set[str] = set()
@@ -38,11 +37,11 @@ class ProcessRules:
         self._ever_asked: set[Identity] = set()
         self._asked_ms: dict[Identity, int] = {}
 
-    def begins(self, life: Incarnation, books: Ledger) -> None:
-        self.life = life
+    def begins(self, books: Ledger) -> None:
         held = [*books.leases.values(), *books.tickets.values()]
         self._tied = {one.id: one.terms.tie for one in held if one.terms.tie is not None}
         self._since_ms.clear()
+        self._on_disk.clear()
         self._reported.clear()
         self._first_seen_ms.clear()
         self._left.clear()

@@ -102,7 +102,7 @@ class Rules:
         self.decided = Ledger(self.aging, self.box.settings.affinity_points)
         for fact in self.box.disk.facts():
             self.decided.take(fact, Circumstances())
-        self.processes.begins(life, self.decided)
+        self.processes.begins(self.decided)
         self.expected.clear()
         self.gone.clear()
         self.answered.clear()

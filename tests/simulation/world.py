@@ -260,7 +260,7 @@ class World:
     def _tied_process_ended(self, process: SimProcess) -> None:
         self.note("ended", process.tie)
         if self.life is not None:
-            self.life.process_ended(process.tie)
+            self.life.processes.ended(process.tie)
 
     def _process_started(self, container: Any) -> None:
         self.note("runs", (container.name, container.id))
