@@ -24,6 +24,10 @@ def read_wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+#: The two clocks are read one after the other and cut to whole milliseconds: so far apart they are as they were.
+JITTER_MS = 2
+
+
 class Clock:
     """In the boot of the last journalled start, time is the boot clock plus a constant; in another one it goes on
     from the last journalled time, plus what the wall clock says has passed, if that is positive.
@@ -45,10 +49,15 @@ class Clock:
             gap_ms = max(0, wall_ms() - durable.time_wall_ms) if durable.boot_id else 0
             self._offset_ms = durable.time_ms + gap_ms - boot_ms()
         self._last_ms = durable.time_ms
+        self._wall_offset_ms = wall_ms() - self._last_ms
 
     def boot_ms(self) -> int:
         return self._boot_ms()
 
     def now(self) -> Now:
+        """Return this instant. Until the wall clock is set, one supervisor time belongs to one wall time, always."""
         self._last_ms = max(self._last_ms, self._boot_ms() + self._offset_ms)
-        return Now(self._last_ms, self._wall_ms())
+        wall_offset_ms = self._wall_ms() - self._last_ms
+        if abs(wall_offset_ms - self._wall_offset_ms) > JITTER_MS:
+            self._wall_offset_ms = wall_offset_ms
+        return Now(self._last_ms, self._last_ms + self._wall_offset_ms)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from supervisor.clock import Clock
-from supervisor.core.facts import AnyFact
+from supervisor.core.facts import AnyFact, TargetRemembered
 from supervisor.core.inputs import (
     ActionDone,
     CallerGone,
@@ -391,5 +391,7 @@ def names(fact: AnyFact, target: str) -> bool:
     """Return whether a fact is about a target, or about a container of that name or id."""
     values = msgspec.structs.asdict(fact)
     terms = values.get("terms")
-    mentioned = {values.get(key) for key in ("target", "name", "container", "container_id", "for_target")}
+    keys = ("target", "container", "container_id", "for_target")
+    # A process has a name too, and gives itself whichever it likes.
+    mentioned = {values.get(key) for key in (*keys, *(["name"] if isinstance(fact, TargetRemembered) else []))}
     return target in mentioned or (terms is not None and terms.target == target)

@@ -27,6 +27,7 @@ from supervisor.core.model import Gpu
 from supervisor.core.state import Observed, Settings
 from supervisor.engine import Engine
 from supervisor.gpu.audit import ProcessAudit
+from supervisor.gpu.rights import limits, own_rights
 from supervisor.gpu.sources import open_gpus
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
@@ -115,7 +116,7 @@ async def _run(config: Config, journal: Journal) -> int:
     gpus = open_gpus(config.gpus)
     pump = Pump(kernel, journal, engine, gpus, clock, _log_fact, manager)
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
-        pump.watch_processes(ProcessAudit(), ProcessesSeen)
+        _watch_processes(pump, config)
     app = build_app(
         pump,
         mint=TokenMint(load_secret(config.data_dir)),
@@ -179,6 +180,17 @@ async def _run(config: Config, journal: Journal) -> int:
             task.cancel()
         await asyncio.gather(owner, web, *announcing, return_exceptions=True)
     return 0
+
+
+def _watch_processes(pump: Pump, config: Config) -> None:
+    limited = limits(
+        own_rights(),
+        terminates=config.processes == "terminate",
+        allows_programs=any(entry.executable is not None for entry in config.processes_allow),
+    )
+    for sentence_ in limited:
+        log.warning("%s", sentence_)
+    pump.watch_processes(ProcessAudit(), lambda seen: ProcessesSeen(seen, limited))
 
 
 async def _first_of(*awaitables: asyncio.Task[Any] | Coroutine[Any, Any, Any]) -> None:

@@ -17,6 +17,7 @@ from supervisor.api.openapi import not_described
 from supervisor.api.problems import Answer, refuse
 from supervisor.api.stream import EventsEndpoint
 from supervisor.api.tokens import TokenMint
+from supervisor.api.views.kept import Kept
 from supervisor.ports import Desk
 
 __all__ = ["build_app"]
@@ -74,7 +75,7 @@ def build_app(
         host: The address that it will listen on; as a ``Host`` it is ours, like the names of loopback.
         allowed_hosts: More names that are ours.
     """
-    api = Context(desk=desk, mint=mint, tails=LogTails(logs), version=version)
+    api = Context(desk=desk, mint=mint, tails=LogTails(logs), version=version, kept=Kept())
     routes = [Route(path, _endpoint(api, path, handlers)) for path, handlers in ROUTES.items()]
     # A redirect to a path with a slash would carry the token that the path holds into a header.
     router = Router(routes, redirect_slashes=False, default=_not_found)

@@ -12,7 +12,14 @@ from supervisor.api.sentences import sentence
 from supervisor.api.shapes import Event, TargetState, Why
 from supervisor.api.times import rfc3339
 from supervisor.api.views.targets import target_state
-from supervisor.core.facts import AnyFact, ContainerRefused, ContainerSpared, LeaseEnded, ResidencyEnded
+from supervisor.core.facts import (
+    AnyFact,
+    ContainerRefused,
+    ContainerSpared,
+    LeaseEnded,
+    ResidencyEnded,
+    TargetRemembered,
+)
 from supervisor.core.model import Terms
 from supervisor.core.requests import create_command
 from supervisor.core.state import State
@@ -27,7 +34,7 @@ def event(seq: int, fact: AnyFact) -> Event:
     terms = values.get("terms")
     fields = {name: value for name, value in values.items() if name not in NOT_FIELDS}
     if isinstance(terms, Terms):
-        fields |= _terms_shown(terms)
+        fields = _terms_shown(terms) | fields
     return Event(
         seq=seq,
         time=rfc3339(fact.wall_ms),
@@ -40,8 +47,19 @@ def event(seq: int, fact: AnyFact) -> Event:
 
 
 def _terms_shown(terms: Terms) -> dict[str, Any]:
-    """Return what was asked for, but for the digests of the caller's key and body."""
-    return {
+    """Return what was asked for, but for the digests of the caller's key and body.
+
+    ``gpu_count`` to ``pid`` are a bare lease's alone: of a target its labels say it.
+    """
+    bare: dict[str, Any] = {}
+    if terms.target is None:
+        bare = {
+            "gpu_count": terms.gpus,
+            "vram_mib": terms.vram_mib,
+            "gpu_class": terms.gpu_class,
+            "pid": terms.tie.pid if terms.tie is not None else None,
+        }
+    return bare | {
         "owner": terms.owner,
         "priority": terms.priority,
         "ttl_ms": terms.ttl_ms,
@@ -54,7 +72,9 @@ def target_of(fact: AnyFact) -> str | None:
     terms = getattr(fact, "terms", None)
     if isinstance(terms, Terms):
         return terms.target
-    named: str | None = getattr(fact, "target", None) or getattr(fact, "name", None)
+    if isinstance(fact, TargetRemembered):
+        return fact.name  # other facts have a name as well: a process's, say, which is anybody's
+    named: str | None = getattr(fact, "target", None)
     return named
 
 

@@ -10,6 +10,7 @@ from supervisor.api.logs import REFUSAL_S, LogTails
 from supervisor.api.problems import RequestRefused
 from supervisor.api.times import epoch_s, rfc3339
 from supervisor.api.tokens import TokenMint
+from supervisor.api.views.kept import Kept
 from supervisor.core.errors import Refusal
 from supervisor.core.model import Now
 from supervisor.core.replies import Granted, Refused
@@ -21,6 +22,7 @@ class Context(Struct, frozen=True, kw_only=True):
     mint: TokenMint
     tails: LogTails
     version: str
+    kept: Kept
 
     def expires_wall_ms(self, granted: Granted) -> int | None:
         """Return when a lease expires, in Unix milliseconds. None: it has no TTL now."""

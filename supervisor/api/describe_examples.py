@@ -18,6 +18,7 @@ from supervisor.api.shapes import (
     Events,
     EvictAnswer,
     ForecastAnswer,
+    GpuInUse,
     GpuUse,
     GpuView,
     JournalView,
@@ -45,7 +46,6 @@ from supervisor.api.shapes import (
     TargetView,
     TicketAnswer,
     TicketView,
-    UnexplainedView,
     Why,
 )
 from supervisor.core.model import Endpoint
@@ -293,16 +293,29 @@ STATUS = StatusView(
 )
 PROCESSES = ProcessesView(
     policy="observe",
+    gpus=(
+        GpuInUse(
+            uuid=_GPU,
+            index=0,
+            name="NVIDIA GeForce RTX 4090",
+            total_mib=24_564,
+            used_mib=2_359,
+            unexplained_mib=311,
+            listed=True,
+        ),
+    ),
     processes=(
         ProcessView(
             pid=48_213,
             started_at=_AT,
             name="python3",
             user="mallory",
+            uid=1_001,
             executable="/usr/bin/python3.11",
             command="python3 mine.py",
             cgroup="/user.slice/user-1001.slice/session-7.scope",
             container=None,
+            containers=(),
             service=None,
             target=None,
             lease=None,
@@ -316,7 +329,6 @@ PROCESSES = ProcessesView(
             denied=(),
         ),
     ),
-    unexplained=(UnexplainedView(_GPU, 311),),
     limited=(),
 )
 OPENED = OpenedAnswer(opened=True)

@@ -25,7 +25,7 @@ UUID_MAX = 100
 
 async def status(api: Context, call: Call) -> Answer:
     call.query(EmptyQuery)
-    return answer(await api.desk.read(lambda state, now: overview(state, now, api.version)))
+    return answer(await api.desk.read(lambda state, now: overview(state, now, api.version, api.kept)))
 
 
 async def processes(api: Context, call: Call) -> Answer:

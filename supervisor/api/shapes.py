@@ -331,16 +331,18 @@ class AncestorView(Struct, frozen=True):
 
 
 class ProcessView(Struct, frozen=True, kw_only=True):
-    """One process on the GPUs."""
+    """One process on the GPUs. ``container`` is the outermost of ``containers`` that the engine knows."""
 
     pid: int
     started_at: str | None
     name: str
     user: str | None
+    uid: int | None
     executable: str | None
     command: str
     cgroup: str | None
     container: str | None
+    containers: tuple[str, ...]
     service: str | None
     target: str | None
     lease: str | None
@@ -354,17 +356,24 @@ class ProcessView(Struct, frozen=True, kw_only=True):
     denied: tuple[str, ...]
 
 
-class UnexplainedView(Struct, frozen=True):
-    gpu: str
-    unexplained_mib: int
+class GpuInUse(Struct, frozen=True, kw_only=True):
+    """What is in use of a GPU; ``listed``: whether anybody says which processes are on it."""
+
+    uuid: str
+    index: int
+    name: str
+    total_mib: int | None
+    used_mib: int | None
+    unexplained_mib: int | None
+    listed: bool
 
 
 class ProcessesView(Struct, frozen=True, kw_only=True):
     """Who is on the GPUs, by GPU and size."""
 
     policy: Literal["observe", "warn", "terminate"]
+    gpus: tuple[GpuInUse, ...]
     processes: tuple[ProcessView, ...]
-    unexplained: tuple[UnexplainedView, ...]
     limited: tuple[str, ...]
 
 

@@ -18,8 +18,9 @@ from supervisor.cli.progress import Progress, progress
 
 #: A command whose lease was lost is asked to end, and after this time killed: somebody else has the GPU.
 COMMAND_GRACE_S = 10.0
-#: Why a lease ends whose target is done: the word of the server.
+#: Why a lease ends that has served its purpose: the words of the server.
 COMPLETED = "target_completed"
+PROCESS_ENDED = "process_ended"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -55,8 +56,10 @@ def _leave(borrower: Borrower, held: Held, shown: Progress, *, as_json: bool) ->
     if as_json:
         answer_json(borrower.answer)
         return OK
-    expires = f" at {clock_time(held.expires_at)}" if held.expires_at else ""
-    shown.say(f"{granted(borrower.wish, held)}; it expires{expires} unless renewed: gpu-supervisor renew TOKEN")
+    expires = f"it expires at {clock_time(held.expires_at)} unless renewed: gpu-supervisor renew TOKEN"
+    if borrower.wish.pid is not None:
+        expires = f"it ends with process {borrower.wish.pid}, or sooner with: gpu-supervisor release TOKEN"
+    shown.say(f"{granted(borrower.wish, held)}; {expires}")
     answer(token or "")
     return OK
 
@@ -73,14 +76,16 @@ async def _use(borrower: Borrower, held: Held, command: Sequence[str], signals: 
     shown.granted(granted(borrower.wish, held), lease)
     if command:
         return await _run(borrower, command, environment(borrower.wish, held), signals, shown)
-    shown.say("held until Ctrl-C")
+    pid = borrower.wish.pid
+    shown.say("held until Ctrl-C" if pid is None else f"held until process {pid} ends, or Ctrl-C")
     try:
         await signals.unless_any(borrower.keep())
     except LeaseLost as lost:
-        if lost.reason != COMPLETED:
+        if lost.reason not in {COMPLETED, PROCESS_ENDED}:
             raise
         borrower.token = None
-        shown.say(f"{borrower.wish.name} is done")
+        ended = f"{borrower.wish.name} is done" if pid is None else f"process {pid} has ended, and its lease with it"
+        shown.say(ended)
         return OK
     shown.say(f"releasing {borrower.wish.name}")
     return OK

@@ -49,7 +49,8 @@ QUEUED = frozenset({"queued", "claimable"})
 class Wish(Struct, frozen=True, kw_only=True):
     """What is asked for. ``target`` None is a bare lease; ``wait_s`` None waits as long as it takes.
 
-    ``gpus``, ``vram_mib`` (on each of them) and ``gpu_class`` are only a bare lease's; None: not said.
+    ``gpus``, ``vram_mib`` (on each of them) and ``gpu_class`` are only a bare lease's; None: not said. ``pid``: the
+    process that a bare lease ends with; it has no TTL then.
     """
 
     target: str | None
@@ -62,6 +63,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     gpus: int | None = None
     vram_mib: int | None = None
     gpu_class: str | None = None
+    pid: int | None = None
 
     @property
     def name(self) -> str:
@@ -74,12 +76,13 @@ class Wish(Struct, frozen=True, kw_only=True):
             "target": self.target,
             "owner": self.owner,
             "priority": self.priority,
-            "ttl_seconds": self.ttl_s,
+            "ttl_seconds": self.ttl_s if self.pid is None else None,
             "wait_ready": self.wait_ready,
             "queue": self.wait_s != 0,
             "gpus": self.gpus,
             "vram_mib": self.vram_mib,
             "gpu_class": self.gpu_class,
+            "pid": self.pid,
         }
         return {name: value for name, value in said.items() if value is not None}
 
@@ -229,17 +232,18 @@ class Borrower:
     async def keep(self) -> None:
         """Renew at a third of the TTL until cancelled, and look in between whether the lease still lives.
 
-        A server that is away is waited for: it hands out nothing meanwhile, and every lease gets a fresh TTL when
-        it comes back.
+        A lease that is tied to a process has no TTL, and is only looked at. A server that is away is waited for: it
+        hands out nothing meanwhile, and every lease gets a fresh TTL when it comes back.
 
         Raises:
             LeaseLost: the lease has ended: released by somebody else, expired, done, or its target is gone.
         """
+        tied = self.wish.pid is not None
         renewed_at, cut, said = time.monotonic(), False, ""
         while True:
-            due_s = max(0.0, renewed_at + self._ttl_s / 3 - time.monotonic())
+            due_s = math.inf if tied else max(0.0, renewed_at + self._ttl_s / 3 - time.monotonic())
             await asyncio.sleep(min(RETRY_S, self._ttl_s / 3) if cut else min(CHECK_S, due_s))
-            due = cut or due_s <= CHECK_S
+            due = not tied and (cut or due_s <= CHECK_S)
             try:
                 line = await (self._renew() if due else self._look())
             except Unreachable as error:
@@ -249,8 +253,9 @@ class Borrower:
                 continue
             if cut:
                 self._say("the server answers again")
+            cut = False
             if due:
-                renewed_at, cut = time.monotonic(), False
+                renewed_at = time.monotonic()
             if line and line != said:
                 self._say(line)
             said = said if due else line
@@ -276,7 +281,9 @@ class Borrower:
         """Return what changed about the lease that its owner should know."""
         try:
             held = await self.line.ask("GET", f"/v1/lease/{self.token}", Held)
-        except Refused:
+        except Refused as refusal:
+            if self.wish.pid is not None and not refusal.retryable:
+                raise LeaseLost(self.wish.name, str(refusal), None) from None
             return ""  # forgotten, or a server in trouble: the next renewal says which
         if held.state == "ended":
             raise LeaseLost(self.wish.name, f"it has ended ({held.reason})", held.reason)
@@ -296,7 +303,8 @@ class Borrower:
                 await self.line.ask("DELETE", f"/v1/lease/{token}", Answered)
             except (Unreachable, Refused) as error:
                 if time.monotonic() >= deadline:
-                    self._say(f"could not release it ({error}): it ends by itself within {self._ttl_s:g} s")
+                    ends = f"within {self._ttl_s:g} s" if self.wish.pid is None else f"with process {self.wish.pid}"
+                    self._say(f"could not release it ({error}): it ends by itself {ends}")
                     return
                 await asyncio.sleep(RETRY_S / 2)
             else:

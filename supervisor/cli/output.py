@@ -32,7 +32,8 @@ class Grid(Struct, frozen=True):
 #: What an answer for people is made of: lines, and tables between them.
 Block = str | Grid
 
-#: Words whose colour says how good they are: a cell that is one of them, and the label at the beginning of a line.
+#: Words whose colour says how good they are: a cell that is one of them, or goes on after a comma, and the label at the
+#: beginning of a line.
 STYLES = {
     "ready": "green",
     "ok": "green",
@@ -46,6 +47,11 @@ STYLES = {
     "unhealthy": "red",
     "down": "red",
     "error": "red",
+    "unapproved": "bold red",
+    "unleased": "red",
+    "leased": "green",
+    "bare_lease": "green",
+    "limited": "yellow",
     "absent": "dim",
     "stopped": "dim",
 }
@@ -140,7 +146,7 @@ def _framed(grid: Grid, *, low: bool) -> Table:
     for column in grid.columns:
         framed.add_column(column, overflow="fold")
     for row in _cells(grid):
-        framed.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        framed.add_row(*(Text(cell, style=STYLES.get(cell.partition(",")[0], "")) for cell in row))
     return framed
 
 

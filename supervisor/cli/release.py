@@ -46,9 +46,12 @@ def renew_token(token: str, *, as_json: bool) -> None:
         print(body.decode())
         return
     done = decoded(server, body, Renewed)
-    until = f" until {clock_time(done.expires_at)}" if done.expires_at else ""
+    if done.expires_at is None:
+        until = ", and need not be: this lease has no TTL"
+    else:
+        until = f" until {clock_time(done.expires_at)}, {done.ttl_seconds:g} s from now"
     ends = f"; others wait, and it ends at {clock_time(done.ends_at)} if they still do" if done.ends_at else ""
-    answer(f"renewed{until}, {done.ttl_seconds:g} s from now{ends}")
+    answer(f"renewed{until}{ends}")
 
 
 def release_token(token: str, *, as_json: bool) -> None:

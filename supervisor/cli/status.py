@@ -84,10 +84,14 @@ def _lease_row(lease: LeaseView) -> tuple[object, ...]:
         lease.owner,
         lease.state,
         clock_time(lease.granted_at),
-        clock_time(lease.expires_at) + (f", ends {clock_time(lease.ends_at)}" if lease.ends_at else ""),
+        _expires(lease) + (f", ends {clock_time(lease.ends_at)}" if lease.ends_at else ""),
         on_gpus(lease.vram_mib, len(lease.gpus)),
         lease.id,
     )
+
+
+def _expires(lease: LeaseView) -> str:
+    return f"with process {lease.pid}" if lease.pid is not None else clock_time(lease.expires_at)
 
 
 def _ticket_row(ticket: QueueEntry) -> tuple[object, ...]:
@@ -135,6 +139,8 @@ def show_queue(*, as_json: bool) -> None:
 
 def holder_line(lease: LeaseView) -> str:
     until = f", until {clock_time(lease.expires_at)} unless renewed" if lease.expires_at else ""
+    if lease.pid is not None:
+        until = f", until process {lease.pid} ends"
     if lease.ends_at:
         until = f", until {clock_time(lease.ends_at)} if others still wait then"
     what = "the GPU" if len(lease.gpus) < 2 else f"{len(lease.gpus)} GPUs"

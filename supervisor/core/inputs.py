@@ -145,9 +145,13 @@ class ActionDone(Struct, frozen=True):
 
 
 class ProcessesSeen(Struct, frozen=True):
-    """The processes on the GPUs were looked at: all of them, those that are gone by now left out."""
+    """The processes on the GPUs were looked at: all of them, those that are gone by now left out.
+
+    ``limited``: what whoever looked may not see or do, in whole sentences.
+    """
 
     processes: tuple[SeenProcess, ...]
+    limited: tuple[str, ...] = ()
 
 
 #: What came of a signal; ``other_process``: the pid was used again; ``withdrawn``: not tried, because by now it stands

@@ -1,4 +1,4 @@
-"""Who has room reserved on a GPU: leases, open claim windows and residents, each target once. Pure, and reads only."""
+"""Who has room reserved: leases, open claim windows and residents, each target once on a GPU. Pure, and reads only."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Occupant(Struct, frozen=True):
 
 
 def occupants(state: State) -> list[Occupant]:
-    """Return everybody who has room reserved, each target once: holders of one target have its room together, and who
-    may claim it has what it has already.
+    """Return everybody who has room reserved, each target once on a GPU: holders of one target have its room together,
+    and who may claim it has what it has already.
     """
     durable = state.durable
     leases = [leased(state, lease) for lease in durable.leases.values() if state.leads(lease)]
@@ -46,8 +46,12 @@ def occupants(state: State) -> list[Occupant]:
     for ticket in tickets:
         if ticket.terms.target not in state.leases_by_target:
             windows.setdefault(ticket.terms.target or ticket.id, _claiming(state, ticket))
-    homes = [home for home in durable.residents.values() if home.target not in windows or not home.gpus]
-    residents = [_idle(state, home) for home in homes]
+    # One that was seen to run while its window was open may be elsewhere than the window.
+    held = {target: set(window.gpus) for target, window in windows.items()}
+    homes = durable.residents.values()
+    residents = [
+        _idle(state, home) for home in homes if not home.gpus or not held.get(home.target, set()) >= {*home.gpus}
+    ]
     return [*leases, *windows.values(), *residents]
 
 

@@ -249,6 +249,8 @@ def _serve_one(txn: Txn) -> bool:
         if is_final(found):
             end_ticket(txn, ticket, found.code, found)
             return True
+        if ticket.window_until_ms is not None:
+            continue  # the same: only what is in its way has not gone yet
         taken |= reach(state, wish)
         if taken >= able:
             return False

@@ -169,6 +169,7 @@ class Suspect(Struct):
     """A process that stands by nothing. ``asked``: SIGTERM was decided; ``asked_ms``: when it had been sent.
 
     ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen.
+    ``forbidden``: the kernel lets us send it nothing, so it is left alone.
     """
 
     since_ms: int
@@ -177,6 +178,7 @@ class Suspect(Struct):
     asked: bool = False
     asked_ms: int | None = None
     killed: bool = False
+    forbidden: bool = False
 
 
 class Stale(Struct):
@@ -226,6 +228,7 @@ class Observed(Struct):
     seen_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
     processes: tuple[SeenProcess, ...] = ()
     suspects: dict[tuple[int, int], Suspect] = field(default_factory=dict)
+    process_limits: tuple[str, ...] = ()
     stirred_ms: int = -1_000_000
     synced: bool = False
     listings: int = 0

@@ -64,9 +64,13 @@ def judge(state: State, process: SeenProcess) -> Judged:
 
 def _container_of(state: State, process: SeenProcess) -> Container | None:
     """Return the outermost container of a process that the engine knows: what runs nested in it is its business."""
-    observed = state.observed
-    known = (observed.containers.get(id_) or observed.unlabelled.get(id_) for id_ in process.containers)
+    known = (known_container(state, id_) for id_ in process.containers)
     return next((container for container in known if container is not None), None)
+
+
+def known_container(state: State, id_: str) -> Container | None:
+    """Return a container that the engine knows, labelled or not."""
+    return state.observed.containers.get(id_) or state.observed.unlabelled.get(id_)
 
 
 def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
@@ -97,6 +101,7 @@ def _may_be_ours(state: State, process: SeenProcess) -> bool:
 def _why_spared(state: State, process: SeenProcess) -> str:
     """Return why an unapproved process is left alone, in a few words; "" if it is to be ended."""
     settings = state.settings
+    suspect = state.observed.suspects.get(process.identity)
     if settings.process_policy != "terminate":
         return f"the policy is {settings.process_policy}"
     if _may_be_ours(state, process):
@@ -109,6 +114,8 @@ def _why_spared(state: State, process: SeenProcess) -> str:
         return "it is root's" if process.root else "nobody can tell whether it is root's"
     if settings.process_spare_graphics and any(use.kind == "graphics" for use in process.uses):
         return "it draws a screen"
+    if suspect is not None and suspect.forbidden:
+        return "the supervisor may not signal it"
     return ""
 
 
@@ -120,6 +127,7 @@ def processes_seen(txn: Txn, seen: ProcessesSeen) -> None:
     what was begun with him goes on.
     """
     observed = txn.state.observed
+    observed.process_limits = seen.limited
     here = {process.identity for process in seen.processes}
     looked_at = {gpu.uuid for gpu in observed.gpus if gpu.processes is not None}
     hidden = (process for process in observed.processes if not {use.gpu for use in process.uses} <= looked_at)
@@ -195,6 +203,10 @@ def signal_sent(txn: Txn, sent: SignalSent) -> None:
             if _may_write(state):
                 name = signal.Signals(sent.signal).name
                 txn.emit(SignalFailed, pid=sent.pid, started=sent.started, signal=name, outcome=sent.outcome)
+            suspect = txn.state.observed.suspects.get((sent.pid, sent.started))
+            if suspect is not None and sent.outcome == "forbidden":
+                suspect.forbidden, suspect.asked_ms, suspect.killed = True, None, False
+                txn.state.observed.timers.drop(("process", f"{sent.pid}/{sent.started}"))
         case _:
             assert_never(sent.outcome)
 

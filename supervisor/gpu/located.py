@@ -14,7 +14,8 @@ from supervisor.gpu.reading import Reading
 
 REMEMBERED_MAX = 1_024
 BLIND = (
-    "who uses the GPUs cannot be told: pids here are not the host's; a supervisor in a container is run with --pid host"
+    "who uses the GPUs cannot be told: pids here are not the host's; a supervisor in a container is run with "
+    "--pid host (in a compose file: pid: host)"
 )
 
 

@@ -22,6 +22,8 @@ from supervisor.gpu.nvml_codes import (
     INSUFFICIENT_SIZE,
     LOST,
     NO_PERMISSION,
+    NOT_CALLED,
+    NOT_IN_PYNVML,
     NOT_SUPPORTED,
     VERSION_MISMATCH,
 )
@@ -118,15 +120,14 @@ class Nvml:
         self._announce(Calling(name, gpu))
         function = _memory_v2 if name == MEMORY[0] else getattr(pynvml, name, None)
         if function is None:
-            # Some releases lack what others have: 12.535 has no version 2 of the lists of processes.
-            raise Failed(Trouble(name, FUNCTION_NOT_FOUND, "not in this release of nvidia-ml-py"))
+            raise Failed(Trouble(name, NOT_IN_PYNVML, "not in this release of nvidia-ml-py"))
         try:
             return function(*arguments)
         except pynvml.NVMLError as error:
             raise Failed(Trouble(name, error.value, str(error)[:TEXT_MAX])) from None
         except Exception as error:
             # A name that is no UTF-8, say: pynvml decodes what the driver hands out.
-            raise Failed(Trouble(name, -1, repr(error)[:TEXT_MAX])) from None
+            raise Failed(Trouble(name, NOT_CALLED, repr(error)[:TEXT_MAX])) from None
 
     def _first_of(self, names: tuple[str, ...], gpu: int, handle: Any) -> Any:
         """Call the first of these functions that the library has; the last one has the last word."""
@@ -136,7 +137,7 @@ class Nvml:
                 try:
                     return self._call(name, gpu, handle)
                 except Failed as failed:
-                    if failed.trouble.code not in {FUNCTION_NOT_FOUND, VERSION_MISMATCH}:
+                    if failed.trouble.code not in {FUNCTION_NOT_FOUND, VERSION_MISMATCH, NOT_IN_PYNVML}:
                         raise
                     self._absent.add(name)
         return self._call(oldest, gpu, handle)
@@ -167,7 +168,7 @@ class Nvml:
             told = trouble.code not in {NOT_SUPPORTED, FUNCTION_NOT_FOUND}
             if needed and told and trouble.code != NO_PERMISSION:
                 raise Failed(trouble)
-            if not told or trouble.code == NO_PERMISSION:
+            if not told or trouble.code in {NO_PERMISSION, NOT_IN_PYNVML}:
                 self._off[index, what] = Off(self._clock() + off_s, trouble if told else None)
             troubles.extend([trouble] if told else [])
             return None

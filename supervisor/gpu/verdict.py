@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from msgspec.structs import replace
 
 from supervisor.core.model import Gpu, GpuProcess, GpuState
-from supervisor.gpu.nvml_codes import LOST
+from supervisor.gpu.nvml_codes import LOST, NO_PERMISSION, NOT_IN_PYNVML
 from supervisor.gpu.wire import Seen, Trouble, User
 
 MIB = 2**20
+#: The first release of nvidia-ml-py that lists processes with every driver: 12.535 has no version 2 of the lists, and
+#: drivers before 510 have no other.
+PYNVML_ENOUGH = "12.550.52"
 
 _RELOADED = (
     'the driver answers "Unknown Error", as it does in a container that lost its GPU devices: a `systemctl '
@@ -155,8 +158,11 @@ def _ended(seen: Seen, trouble: Trouble, known: Gpu | None, *, in_container: boo
 
 
 def _limit(gpu: Gpu, trouble: Trouble) -> str:
-    advice = "run the supervisor as root to have it" if trouble.code == 4 else f"{_LOOK} if it stays"
-    return f"{title(gpu)} does not tell everything: {_words(trouble)}; {advice}"
+    what = f"{title(gpu)} does not tell everything"
+    if trouble.code == NOT_IN_PYNVML:
+        return f"{what}: this release of nvidia-ml-py has no {trouble.call}; install {PYNVML_ENOUGH} or newer"
+    advice = "run the supervisor as root to have it" if trouble.code == NO_PERMISSION else f"{_LOOK} if it stays"
+    return f"{what}: {_words(trouble)}; {advice}"
 
 
 def _process(user: User) -> GpuProcess:

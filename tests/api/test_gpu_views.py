@@ -13,7 +13,6 @@ from supervisor.api.shapes import GpuUse
 from supervisor.api.views.forecast import forecast_view
 from supervisor.api.views.gpus import gpu_views
 from supervisor.api.views.leases import queue_entries
-from supervisor.api.views.overview import overview
 from supervisor.api.views.sizes import spelled_size, suggested_label
 from supervisor.api.views.targets import problems_of, target_view
 from supervisor.core.inputs import VramRead
@@ -21,6 +20,7 @@ from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
 from supervisor.core.problems import PROBLEMS
 from supervisor.core.targets import Limit
 from supervisor.core.values import UNLIMITED, parse_size_mib
+from tests.api.looking import status_of
 from tests.core.box import Box, container
 
 ANY = Sharing(any=True)
@@ -207,7 +207,7 @@ def test_a_target_that_uses_more_than_it_declares_is_warned_of_everywhere():
     assert warning.message == "a was seen to use 9300 MiB, and declares 8192 MiB: the rest is missing for others"
     assert warning.hint == "declare what it uses, gpu.vram: 9.75GiB"
     assert target_view(box.state, "a").problems == (warning,)
-    assert [brief.problems for brief in overview(box.state, box.now, "1").targets] == [(warning,)]
+    assert [brief.problems for brief in status_of(box).targets] == [(warning,)]
     asked = Terms(target="a", owner="bob", priority=0, ttl_ms=60_000)
     assert forecast_view(box.state, box.now, asked, priority_given=False).problems == (warning,)
     assert box.code(box.ask("a")) == "gpu_busy", "a warning keeps nobody from leasing"

@@ -168,7 +168,7 @@ def test_a_key_tells_processes_apart_and_hands_the_same_lease_to_a_retry(tmp_pat
                 conflict = await client.post("/v1/lease", json={"pid": other.pid}, headers=headers)
                 assert conflict.json()["code"] == "idempotency_conflict"
                 one.kill()
-                await until(lambda: not it.state.durable.leases)
-                assert any(isinstance(fact, LeaseEnded) for fact in it.box.disk.facts)
+                await until(lambda: any(isinstance(fact, LeaseEnded) for fact in it.box.disk.facts))
+                assert not it.state.durable.leases
 
     run(story())

@@ -45,7 +45,14 @@ def test_processes_are_shown_by_size_with_what_they_stand_by():
     assert (first.user, first.command, first.started_at) == ("eve", "python3 x.py", "2023-11-14T22:13:20.000Z")
     assert [(each.pid, each.name) for each in first.ancestors] == [(3, "sh")]
     assert first.why_spared == "the policy is observe"
-    assert [(one.gpu, one.unexplained_mib) for one in view.unexplained] == [("GPU-1", 1_000)]
+    (gpu,) = view.gpus
+    assert (gpu.uuid, gpu.used_mib, gpu.total_mib, gpu.unexplained_mib, gpu.listed) == (
+        "GPU-1",
+        4_000,
+        24_576,
+        1_000,
+        True,
+    )
     assert (view.policy, view.limited) == ("observe", ())
 
 
@@ -59,6 +66,23 @@ def test_one_that_was_asked_to_end_says_when():
     assert not one.killed
 
 
+def test_its_user_is_told_by_number_and_its_containers_by_name_where_one_is_known():
+    made = box()
+    made.feed(ProcessesSeen((seen(9, 3_000, uid=1_001, containers=("f" * 64, "a-main", "e" * 64)),)))
+
+    (one,) = processes_view(made.state, made.now).processes
+
+    known = made.state.observed.containers["a-main"].name
+    assert (one.uid, one.container, one.containers) == (1_001, known, ("f" * 64, known, "e" * 64))
+
+
+def test_what_whoever_looks_may_not_see_or_do_is_said():
+    made = box()
+    made.feed(ProcessesSeen((), limited=("it may not signal",)))
+
+    assert processes_view(made.state, made.now).limited == ("it may not signal",)
+
+
 def test_what_limits_the_view_is_said():
     made = box()
     made.feed(VramRead((replace(CARD, processes=None),), problem="GPU 2 fell off the bus"))
@@ -66,6 +90,7 @@ def test_what_limits_the_view_is_said():
     view = processes_view(made.state, made.now)
 
     assert view.limited == ("GPU 2 fell off the bus", "the driver does not say what each process uses on GPU-1")
+    assert [gpu.listed for gpu in view.gpus] == [False]
 
 
 def test_simulated_processes_are_shown_and_said_to_be_simulated():

@@ -42,7 +42,8 @@ from supervisor.core.facts import (
     UseSeen,
     WindowOpened,
 )
-from supervisor.core.model import Terms
+from supervisor.core.model import Terms, Tie
+from supervisor.pump import names
 
 AT = {"at_ms": 1_000, "wall_ms": 1_790_000_000_000}
 ANN = Terms(target="comfyui", owner="ann", priority=5, ttl_ms=60_000, scope="SCOPE", body="BODY")
@@ -219,6 +220,35 @@ def test_an_event_has_no_digest_and_every_other_field(fact):
     assert set(fact.__struct_fields__) - hidden <= {*shown["fields"], "target", "container"}
 
 
+def test_an_event_of_a_bare_lease_or_its_ticket_shows_what_it_asked_for():
+    terms = msgspec.structs.replace(BARE, gpus=2, vram_mib=8_192, gpu_class="high", tie=Tie(4_711, 7, "boot"))
+    queued, leased = event(1, TicketQueued(**AT, **ticket(terms))), event(2, granted(terms))
+
+    assert {name: queued.fields[name] for name in ASKED_OF_BARE} == {
+        "gpu_count": 2,
+        "vram_mib": 8_192,
+        "gpu_class": "high",
+        "pid": 4_711,
+    }
+    assert (leased.fields["gpus"], leased.fields["vram_mib"]) == (("SIM-0",), None), "what it was granted"
+    assert not ASKED_OF_BARE & event(3, TicketQueued(**AT, **ticket())).fields.keys(), "a target's labels say it"
+
+
+ASKED_OF_BARE = {"gpu_count", "vram_mib", "gpu_class", "pid"}
+
+
+def test_a_process_that_bears_a_target_s_name_is_not_that_target():
+    fact = ProcessReported(**AT, **{**STRANGER, "name": "comfyui"}, policy="observe")
+
+    shown = event(1, fact)
+
+    assert (shown.target, shown.container, shown.fields["name"]) == (None, "notebook", "comfyui")
+    assert not names(fact, "comfyui")
+    assert names(fact, "notebook")
+    remembered = TargetRemembered(**AT, name="comfyui", project="p", working_dir="", config_files="")
+    assert (event(2, remembered).target, names(remembered, "comfyui")) == ("comfyui", True)
+
+
 KINDS = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, facts.Fact)]
 
 
@@ -228,14 +258,9 @@ def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
     kind = data.draw(st.sampled_from([kind for kind in KINDS if kind is not facts.Fact]))
     text = st.text(max_size=50)
     # Targets, lease ids and versions are ours, and of fixed shapes; all the rest is anybody's.
-    ours = {
-        "target": "comfyui",
-        "for_target": "whisper",
-        "id": "l_1",
-        "name": "comfyui",
-        "version": "1",
-        "signal": "SIGTERM",
-    }
+    ours = {"target": "comfyui", "for_target": "whisper", "id": "l_1", "version": "1", "signal": "SIGTERM"}
+    if kind is TargetRemembered:
+        ours["name"] = "comfyui"
     values: dict[str, Any] = {}
     for info in msgspec.structs.fields(kind):
         if info.name in ours:
@@ -256,6 +281,8 @@ def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
             values[info.name] = data.draw(st.booleans())
         else:
             values[info.name] = data.draw(text)
-    said = sentence(kind(**values))
+    fact = kind(**values)
+    assert event(1, fact).target in {None, "comfyui"}
+    said = sentence(fact)
     assert said.isprintable()
     assert 0 < len(said) < 1_000

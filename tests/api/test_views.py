@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from supervisor.api.views.kept import Kept
 from supervisor.api.views.leases import held
 from supervisor.api.views.overview import overview, readiness
 from supervisor.api.views.plain import plain_view
 from supervisor.api.views.targets import all_targets, target_state, target_view
 from supervisor.core.inputs import EngineLost, EngineSnapshot, Evict, StorageFull
 from supervisor.core.model import Container
+from tests.api.looking import status_of
 from tests.core.box import Box, container
 
 
@@ -78,7 +80,7 @@ def test_a_problem_is_shown_under_its_target_and_a_stray_one_beside_all_of_them(
     targets = all_targets(box.state, box.now)
     assert [problem.code for problem in targets.targets[0].problems] == ["no_master"]
     assert [problem.code for problem in targets.problems] == ["bad_target_name"]
-    status = overview(box.state, box.now, "1")
+    status = status_of(box)
     assert [problem.code for problem in status.problems] == ["bad_target_name"]
 
 
@@ -147,7 +149,7 @@ def test_a_ticket_says_what_keeps_the_gpu_closed(trouble, why):
     box.feed(trouble)
     box.release(holder)
     assert of(box, ticket).why == why
-    assert overview(box.state, box.now, "1").queue[0].why == why
+    assert status_of(box).queue[0].why == why
 
 
 def test_nothing_is_known_of_a_token_that_never_was_or_that_ended_long_ago():
@@ -168,8 +170,8 @@ def test_the_status_shows_engine_journal_gpus_leases_and_queue():
     box = Box(container("a"), container("b"))
     request = box.lease("a")
     box.ask("b", on_busy="ticket", priority=3)
-    status = overview(box.state, box.now, "1.2.3")
-    assert (status.version, status.mode, status.engine.synced) == ("1.2.3", "stop", True)
+    status = status_of(box)
+    assert (status.version, status.mode, status.engine.synced) == ("1", "stop", True)
     assert status.journal.state == "ok"
     assert [(gpu.uuid, gpu.lease) for gpu in status.gpus] == [("SIM-0", f"l{request}")]
     assert [(lease.id, lease.state) for lease in status.leases] == [(f"l{request}", "ready")]
@@ -204,7 +206,7 @@ def test_a_status_with_300_containers_and_1000_waiters_is_cheap():
     for number in range(1_000):
         box.ask(f"t{number % 300}", on_busy="ticket")
     took = []
-    for view in (lambda: overview(box.state, box.now, "1"), lambda: plain_view(box.state, box.now)):
+    for view in (lambda: overview(box.state, box.now, "1", Kept()), lambda: plain_view(box.state, box.now)):
         began = time.perf_counter()
         msgspec.json.encode(view())
         took.append(time.perf_counter() - began)

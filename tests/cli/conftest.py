@@ -32,6 +32,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 
 
 @pytest.fixture
+def socket_fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
+    """The same, reached over a unix socket."""
+    with running_fake(tmp_path / "fake.sock") as server:
+        monkeypatch.setenv("GPU_SUPERVISOR_URL", server.url)
+        yield server
+
+
+@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for between two tries shrinks: the order of things is tried, not the patience."""
     for name in ("LOOK_S", "RETRY_S", "CHECK_S"):

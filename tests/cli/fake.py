@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 
 
@@ -36,7 +39,7 @@ class FakeServer:
         self.renewals = 0
         self.looks = 0
         self.ttl_s = 60.0
-        self.refusals: dict[str, Problem] = {}
+        self.refusals: dict[str | None, Problem] = {}
         self.answer_state = "ready"
         self.holder_state = "ready"
         self.starting = False
@@ -308,11 +311,25 @@ class _Server(ThreadingHTTPServer):
         """A client that hung up is what some tests are about."""
 
 
+class _SocketServer(_Server):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """Without the name and the port that HTTP's own wants to know."""
+        TCPServer.server_bind(self)
+
+
 @contextmanager
-def running_fake() -> Iterator[FakeServer]:
+def running_fake(path: Path | None = None) -> Iterator[FakeServer]:
+    """Over TCP, or on the unix socket ``path``."""
     fake = FakeServer()
-    server = _Server(("127.0.0.1", 0), type("Bound", (Handler,), {"fake": fake}))
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    handler = type("Bound", (Handler,), {"fake": fake})
+    if path is None:
+        server = _Server(("127.0.0.1", 0), handler)
+        fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    else:
+        server = _SocketServer(str(path), handler)  # type: ignore[arg-type] - a path is where it listens
+        fake.url = f"unix://{path}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -443,7 +443,12 @@ def test_answers_to_a_program_are_the_servers(fake: FakeServer, run):
 def test_a_program_that_holds_a_lease_gets_it_on_stdout_and_progress_on_stderr(fake: FakeServer, run, quick):
     fake.take()
     fake.until_at = "2001-01-02T03:09:05.000Z"
-    threading.Timer(0.3, fake.end, ("t-other", "released")).start()
+
+    def free_it() -> None:
+        fake.until(lambda: fake.looks >= 2)  # by the second look it has told of the first
+        fake.end("t-other", "released")
+
+    threading.Thread(target=free_it).start()
 
     status, out, err = run("acquire", "ollama", "--json", "--", "echo", "done")
 

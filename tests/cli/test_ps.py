@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
 from supervisor.api import describe_examples
 from supervisor.api.shapes import ProcessesView
+from supervisor.cli.output import Grid, framed
 from tests.cli.conftest import FakeServer
 
 STRANGER = describe_examples.PROCESSES.processes[0]
@@ -18,6 +22,7 @@ OURS = replace(
     pid=77,
     user="root",
     container="comfyui-main-1",
+    containers=("comfyui-main-1",),
     service="main",
     target="comfyui",
     standing="leased",
@@ -39,19 +44,72 @@ def test_processes_in_a_pipe_are_plain_columns(fake: FakeServer, run):
 
     assert (status, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]
-    assert rows[1] == ["gpu", "pid", "user", "memory", "since", "what", "standing"]
-    assert rows[2][1:5] == ["48213", "mallory", "2048", "MiB"]
+    assert out.splitlines()[0] == (
+        "GPU 0 (GPU-4f1c2b7e, NVIDIA GeForce RTX 4090), 2359 of 24564 MiB used, "
+        "311 MiB of it by no process that is known:"
+    )
+    assert rows[1] == ["pid", "user", "memory", "since", "what", "standing"]
+    assert rows[2][:4] == ["48213", "mallory", "2048", "MiB"]
     assert rows[2][-3:] == ["python3", "mine.py", "unapproved"]
     assert rows[3][-3:] == ["comfyui", "(main)", "leased"]
-    assert "311 MiB of" in out
     assert "limited: the driver is shy" in out
     assert "processes_allow" in out
 
 
-def test_nobody_is_said_as_well(fake: FakeServer, run):
-    fake.documents["/v1/processes"] = document(replace(VIEW, processes=(), unexplained=(), limited=()))
+def test_each_gpu_has_a_table_of_its_own_and_a_process_on_both_is_in_both(fake: FakeServer, run):
+    (first,) = VIEW.gpus
+    second = replace(first, uuid="GPU-2", index=1, name="", used_mib=None, unexplained_mib=None)
+    both = replace(STRANGER, gpus=(STRANGER.gpus[0], replace(STRANGER.gpus[0], gpu="GPU-2", used_mib=None)))
+    on_a_lost_one = replace(STRANGER, pid=9, gpus=(replace(STRANGER.gpus[0], gpu="GPU-lost"),))
+    view = replace(VIEW, gpus=(first, second), processes=(both, OURS, on_a_lost_one))
+    fake.documents["/v1/processes"] = document(view)
 
-    assert run("ps") == (0, "no process is known to use a GPU\n", "")
+    lines = run("ps")[1].splitlines()
+
+    titles = [at for at, line in enumerate(lines) if line.endswith(":")]
+    assert [lines[at].partition(",")[0] for at in titles] == ["GPU 0 (GPU-4f1c2b7e", "GPU 1 (GPU-2):", "GPU-lost:"]
+    tables = [[line.split()[0] for line in lines[at + 2 : at + 4]] for at in titles]
+    assert tables == [["48213", "77"], ["48213", "GPU-lost:"], ["9", "limited:"]]
+    assert lines[titles[1] + 2].split()[2] == "unknown"
+
+
+def test_nobody_is_said_as_well_and_told_from_not_knowing(fake: FakeServer, run):
+    (gpu,) = VIEW.gpus
+    unknown = replace(gpu, uuid="GPU-2", index=1, name="", unexplained_mib=None, listed=False)
+    said = replace(VIEW, gpus=(replace(gpu, unexplained_mib=0), unknown), processes=(), limited=())
+    fake.documents["/v1/processes"] = document(said)
+
+    assert run("ps") == (
+        0,
+        "GPU 0 (GPU-4f1c2b7e, NVIDIA GeForce RTX 4090), 2359 of 24564 MiB used: nobody is known to use it\n"
+        "GPU 1 (GPU-2), 2359 of 24564 MiB used: who uses it is not known\n",
+        "",
+    )
+
+    fake.documents["/v1/processes"] = document(replace(said, gpus=()))
+    assert run("ps")[1] == "no process is known to use a GPU\n"
+
+
+def test_one_in_a_container_in_a_container_is_shown_in_both(fake: FakeServer, run):
+    nested = replace(STRANGER, container="runner", containers=("runner", "a" * 64))
+    fake.documents["/v1/processes"] = document(replace(VIEW, processes=(nested,)))
+
+    assert f"python3 mine.py in runner > {'a' * 40}" in run("ps")[1]
+
+
+@pytest.mark.parametrize(
+    ("standing", "coloured"),
+    [
+        pytest.param("unapproved", "1;31", id="nothing: red"),
+        pytest.param("unapproved, killed", "1;31", id="whatever follows"),
+        pytest.param("leased", "32", id="a lease: green"),
+    ],
+)
+def test_the_standing_has_a_colour_on_a_terminal(standing, coloured):
+    console = Console(force_terminal=True, color_system="standard", width=100, file=io.StringIO())
+    console.print(framed([Grid("t", ("standing",), [(standing,)])]))
+
+    assert f"\x1b[{coloured}m{standing}" in console.file.getvalue()
 
 
 def test_one_that_was_asked_to_end_and_one_that_was_killed_show_it(fake: FakeServer, run):

@@ -48,6 +48,13 @@ def leftovers(api: docker.APIClient) -> list[str]:
     return [row["Names"][0] for row in api.containers(all=True) if row["Names"][0].startswith("/quickstart-")]
 
 
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--once", 2)])
+def test_an_argument_changes_nothing_on_this_machine(argument: str, status: int) -> None:
+    done = subprocess.run([QUICKSTART, argument], capture_output=True, text=True, timeout=10, check=False)
+
+    assert (done.returncode, "QUICKSTART_ONCE=1" in done.stdout) == (status, True)
+
+
 @pytest.mark.usefixtures("nothing_left")
 def test_every_step_shows_what_it_promises(environment: dict[str, str]) -> None:
     done = subprocess.run(

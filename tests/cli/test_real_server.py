@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,3 +171,46 @@ def test_the_server_is_found_over_http_and_over_a_unix_socket(
     status, out, _ = run("status")
 
     assert (status, out.startswith("gpu-supervisor ")) == (0, True)
+
+
+def test_a_lease_tied_to_a_process_ends_with_it_and_the_next_in_the_queue_goes_on_at_once(
+    make_server: Callable[..., Server], tmp_path: Path, until: Until, run, spawn, monkeypatch
+):
+    path = tmp_path / "gs.sock"
+    server = make_server("--socket", str(path))
+    monkeypatch.setenv("GPU_SUPERVISOR_URL", f"unix://{path}")
+    with subprocess.Popen(["sleep", "60"]) as worker:
+        try:
+            tied = spawn(["acquire", "--bare", "--pid", str(worker.pid), "--owner", "ann"])
+            (lease,) = until(lambda: server.http.get("/v1/status").json()["leases"], 10, "the tied lease")
+            assert (lease["pid"], lease["expires_at"]) == (worker.pid, None)
+            assert f"with process {worker.pid}" in run("status")[1]
+            assert f"until process {worker.pid} ends" in run("queue")[1]
+            waiting = spawn(["acquire", "--bare", "--owner", "bob", "--", "echo", "mine"])
+            until(lambda: server.http.get("/v1/status").json()["queue"], 10, "the one who waits")
+        finally:
+            worker.kill()
+
+    out, said = waiting.communicate(timeout=10)
+    assert (waiting.returncode, out) == (0, "mine\n"), said
+    assert tied.wait(10) == 0
+    ended = next(fact for fact in server.audit() if fact["type"] == "LeaseEnded")
+    assert ended["fields"]["reason"] == "process_ended"
+
+
+def test_a_script_holds_the_gpu_for_as_long_as_it_lives(
+    make_server: Callable[..., Server], tmp_path: Path, until: Until, run, monkeypatch
+):
+    path = tmp_path / "gs.sock"
+    server = make_server("--socket", str(path))
+    monkeypatch.setenv("GPU_SUPERVISOR_URL", f"unix://{path}")
+    acquire = f'"{sys.executable}" -m supervisor.cli acquire --bare --pid $$ --detach'
+    script = f'token=$({acquire}) || exit; echo "$token"; read line'
+    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        token = shell.stdout.readline().strip()
+        assert token, "it was granted"
+        assert run("renew", token)[1] == "renewed, and need not be: this lease has no TTL\n"
+
+    until(lambda: not server.http.get("/v1/status").json()["leases"], 5, "the end of its lease")
+    assert run("release", token)[0] == 1

@@ -503,6 +503,20 @@ def test_an_open_window_keeps_its_room_and_others_may_open_beside_it():
     assert box.code(box.claim(tickets[1], wait_ready=False)) == "Granted"
 
 
+def test_a_target_that_is_seen_elsewhere_than_its_open_window_has_room_in_both_places():
+    box = Box(container("a"), container("b"), gpus=(FIRST, SECOND), mode="observe")
+    first, second = box.ask(None), box.ask(None)
+    box.ask("a", on_busy="ticket")
+    box.release(second)
+    assert [ticket.window_gpus for ticket in box.state.durable.tickets.values()] == [("SIM-1",)]
+    box.feed(VramRead((used(FIRST, (6_000, "a-main")), SECOND)))
+    box.start("a-main")
+    box.release(first)
+    assert box.state.durable.residents["a"].gpus == ("SIM-0",)
+    box.ask("b", on_busy="ticket")
+    assert "a" not in box.state.durable.residents, "evicted: b gets the GPU whole"
+
+
 def test_waiters_for_a_loaded_target_go_first_within_a_bound():
     box = Box(container("a"), container("b"), aging_per_minute=1, affinity_points=1.0)
     first = box.lease("a")

@@ -283,6 +283,66 @@ def test_who_is_not(settings: dict[str, Any], seen: dict[str, Any]):
     assert [signal.signal for signal in box.signals] == [15]
 
 
+def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice():
+    box = Box(container("a"), gpus=(FIRST,), **ENDS)
+    unknown = process(containers=("f" * 64,))
+    see(box, unknown)
+    box.advance(60)
+    box.snapshot()  # it may have been listed before the container was made
+    see(box, unknown)
+    assert not facts(box, ProcessReported)
+    assert "what container" in judge(box.state, unknown).why_spared
+
+    box.snapshot()
+    see(box, unknown)
+
+    assert [fact.pid for fact in facts(box, ProcessReported)] == [4_000]
+    assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_while_the_engine_is_away_nobody_in_an_unknown_container_is_ended():
+    box = Box(gpus=(FIRST,), synced=False, **ENDS)
+    see(box, process(containers=("f" * 64,)), process(pid=4_001))
+    box.advance(60)
+
+    assert [signal.pid for signal in box.signals] == [4_001]
+
+
+def test_the_grace_begins_when_it_was_sent_and_not_when_that_was_decided():
+    box = Box(gpus=(FIRST,), **ENDS)
+    box.sync = False
+    see(box, process())
+    box.advance(1_000)
+    assert not box.signals
+    box.sync_now()
+    box.sync = True
+    box.advance(299)
+    assert [signal.signal for signal in box.signals] == [15]
+    box.advance(2)
+
+    assert [signal.signal for signal in box.signals] == [15, 9]
+
+
+def test_a_signal_that_the_disk_held_back_is_withdrawn_where_a_lease_was_granted_meanwhile():
+    box = Box(gpus=(FIRST,), **ENDS)
+    see(box, process())
+    box.sync = False
+    box.advance(10)
+    request = box.ask(None)
+    box.sync_now()
+    box.sync_now()
+    assert box.code(request) == "Granted"
+    assert not box.signals
+    assert [fact.outcome for fact in box.journal if isinstance(fact, SignalFailed)] == ["withdrawn"]
+
+    box.sync = True
+    box.release(request)
+    see(box, process())
+    box.advance(11)
+
+    assert [signal.signal for signal in box.signals] == [15]
+
+
 def test_the_audit_says_who_gains():
     box = Box(container("a"), container("b", devices=("1",)), gpus=(FIRST, SECOND), **ENDS)
     box.lease("b")

@@ -81,6 +81,16 @@ def test_an_answer_that_was_lost_keeps_a_tied_lease_for_one_claim_window_only():
     assert not box.state.durable.leases
 
 
+def test_of_two_answers_with_one_key_the_lost_one_takes_nothing_from_the_other():
+    box = Box()
+    box.ask(None, tie=JOB, scope="key", body="body")
+    again = box.ask(None, tie=JOB, scope="key", body="body")
+    box.feed(CallerGone(again, "l1"))
+
+    box.advance(3_600)
+    assert list(box.state.durable.leases) == ["l1"]
+
+
 def test_a_retry_with_the_key_keeps_a_tied_lease_for_as_long_as_its_process_lives():
     box = Box()
     request = box.ask(None, tie=JOB, scope="key", body="body")

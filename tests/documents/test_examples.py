@@ -61,6 +61,20 @@ def test_an_example_asks_docker_for_a_gpu_and_leaves_starting_to_the_lease(file:
     assert "start_period" in masters[0]["healthcheck"] or file.stem == "training"
 
 
+def test_examples_that_share_a_gpu_agree_on_it() -> None:
+    labels = {file.stem: [service.get("labels", {}) for service in composed(file).values()] for file in STACKS}
+    shares = {
+        (name, other.strip())
+        for name, services in labels.items()
+        for own in services
+        for other in own.get("gpu.coexist-with", "").split(",")
+        if other
+    }
+
+    assert {("whisper", "ollama"), ("whisper", "studio")} <= shares
+    assert shares == {(other, name) for name, other in shares}, "one side alone has no effect"
+
+
 def test_the_readme_links_to_every_example() -> None:
     for file in STACKS:
         assert f"](examples/{file.name})" in README, file.name

@@ -119,11 +119,13 @@ class Server:
 def make_server(tmp_path: Path, engine_url: str, label_prefix: str) -> Iterator[Callable[..., Server]]:
     made: list[Server] = []
 
-    def make(*flags: str, url: str = engine_url, data_dir: Path | None = None, start: bool = True) -> Server:
+    def make(
+        *flags: str, url: str = engine_url, data_dir: Path | None = None, start: bool = True, synced: bool = True
+    ) -> Server:
         server = Server(data_dir or tmp_path / f"data{len(made)}", url, label_prefix)
         made.append(server)
         if start:
-            server.start(*flags)
+            server.start(*flags, synced=synced)
         return server
 
     yield make

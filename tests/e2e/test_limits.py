@@ -225,3 +225,21 @@ def test_it_serves_and_says_so_while_the_engine_is_away(make_server: MakeServer,
     assert any("not reached yet" in line for line in server.log)
     assert any("not in sync with the container engine" in line and "cannot be reached" in line for line in server.log)
     assert (server.data_dir / "journal").is_dir()
+
+
+@pytest.mark.root
+def test_a_supervisor_without_capabilities_says_what_it_cannot_do_of_what_is_configured(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Server.command
+    poor = ["setpriv", "--bounding-set=-kill,-sys_ptrace"]
+    monkeypatch.setattr(Server, "command", lambda self, *flags: [*poor, *full(self, *flags)])
+    configured = ("--processes", "terminate", "--processes-allow", "exe=/usr/games/*")
+
+    server = make_server("--gpus", "auto", *configured, synced=False)
+    limited = until(
+        lambda: [one for one in server.http.get("/v1/processes").json()["limited"] if "CAP_" in one], 10, "a look"
+    )
+
+    assert ["CAP_SYS_PTRACE" in limited[0], "CAP_KILL" in limited[1]] == [True, True]
+    assert all(any(f"warning {one}" in line for line in server.log) for one in limited)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pynvml
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from supervisor.core.model import Gpu, GpuProcess
 from supervisor.gpu.nvml import started_of
 from supervisor.gpu.reading import Limits
+from supervisor.gpu.verdict import PYNVML_ENOUGH
 from tests.gpu.nvml_stub import BIG, SMALL, Stub, reading
 
 MIB = 2**20
@@ -102,15 +104,49 @@ def test_an_older_driver_is_read_by_its_older_functions(
     assert seen.problem == ""
 
 
-def test_what_pynvml_itself_lacks_is_done_without(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    lacking = "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"
-    source = Path(pynvml.__file__).read_text()
-    (tmp_path / "pynvml.py").write_text(f"{source}\ndel {', '.join(lacking)}\n")
-    monkeypatch.syspath_prepend(tmp_path)
+#: As nvidia-ml-py 12.535 is.
+NO_VERSION_2 = tuple(f"nvmlDeviceGet{kind}RunningProcesses_v2" for kind in ("Compute", "Graphics", "MPSCompute"))
+
+
+def test_what_pynvml_lacks_and_the_driver_has_in_a_newer_version_is_not_missed(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pynvml_without(NO_VERSION_2, tmp_path, monkeypatch)
     with reading(stub) as readings:
         seen = readings.next()
 
-    assert (seen.gpus[0], seen.problem) == (big(processes=None), "")
+    assert (seen.gpus[0], seen.problem) == (big(), "")
+
+
+def test_a_pynvml_too_old_for_the_driver_is_said_with_what_to_install_and_not_silent(
+    build_stub: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stub = Stub(tmp_path / "old", build_stub("WITHOUT_PROCESSES_V3"))
+    stub.say(f"process 0 compute {ME} {500 * MIB}", gpus=(BIG,))
+    pynvml_without(NO_VERSION_2, tmp_path, monkeypatch)
+    with reading(stub) as readings:
+        first, second = readings.next(), readings.read()
+
+    assert first.gpus == second.gpus == (big(processes=None, detail=first.problem),)
+    assert first.problem == second.problem
+    for function in NO_VERSION_2:
+        said = f"has no {function}; install {PYNVML_ENOUGH} or newer"
+        assert f"GPU 0 (NVIDIA Stub 24, GPU-big) does not tell everything: this release of nvidia-ml-py {said}" in (
+            first.problem
+        )
+
+
+def test_the_release_that_is_named_is_the_oldest_that_is_installed_with_us():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    assert f"nvidia-ml-py>={PYNVML_ENOUGH}" in project["dependencies"]
+
+
+def pynvml_without(lacking: Iterable[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the child find a pynvml without these functions."""
+    source = Path(pynvml.__file__).read_text()
+    (folder / "pynvml.py").write_text(f"{source}\ndel {', '.join(lacking)}\n")
+    monkeypatch.syspath_prepend(folder)
 
 
 def test_a_card_that_drops_a_function_at_run_time_is_read_by_the_older_one(stub: Stub):

@@ -83,6 +83,7 @@ class Contained:
         }
         host = api.create_host_config(
             network_mode="host",
+            pid_mode="host",
             binds=[f"{path}:/var/run/docker.sock"],
             group_add=[str(gid)] if in_group else [],
             read_only=True,
@@ -234,6 +235,20 @@ def test_the_image_has_the_base_and_little_more(engine: docker.APIClient, image:
 # ---- examples/supervisor.yml
 
 
+def test_the_gpu_of_the_compose_file_is_one_line_to_uncomment(
+    private_engine: PrivateEngine, unique: str, tmp_path: Path
+):
+    text = (ROOT / "examples" / "supervisor.yml").read_text()
+    (line,) = (line for line in text.splitlines() if line.strip().startswith("# deploy: "))
+    file = tmp_path / "supervisor.yml"
+    file.write_text(f"services:\n  supervisor:\n{line.replace('# ', '', 1)}\n")
+
+    made = json.loads(compose(private_engine, unique, file, "config", "--format", "json"))
+
+    (device,) = made["services"]["supervisor"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", -1, ["gpu"])
+
+
 def compose(engine: PrivateEngine, project: str, override: Path, *arguments: str) -> str:
     path = engine.url.removeprefix("unix://")
     surroundings = {"DOCKER_HOST": engine.url, "DOCKER_SOCKET": path, "DOCKER_GID": str(Path(path).stat().st_gid)}
@@ -282,6 +297,8 @@ def test_the_compose_file_runs_it_behind_the_two_proxies(
             "/run/read-proxy",
             "/run/write-proxy",
         }
+        assert seen["supervisor"]["HostConfig"]["PidMode"] == "host", "pids of the driver are the host's"
+        assert not seen["supervisor"]["HostConfig"]["DeviceRequests"], "it starts where there is no NVIDIA GPU"
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
             until(lambda: http.get("/readyz").status_code == 200, 20, "being in sync")
             leased = http.post("/acquire", json={"target": target.target, "owner": "ann"})

@@ -70,3 +70,17 @@ def test_it_never_goes_back_behind_what_was_journalled():
 def test_the_real_clocks_can_be_read():
     assert len(read_boot_id()) == 36
     assert read_boot_ms() > 0
+
+
+def test_a_moment_is_told_in_the_same_words_until_the_wall_clock_is_set():
+    machine = Machine()
+    clock = machine.clock(Durable())
+    told = {clock.now().wall_of(60_000)}
+    for ahead in (1, 0, 1, 2):  # cut to whole milliseconds one after the other, the clocks are not always as far apart
+        machine.boot += 1_000
+        machine.wall = 1_000_000 + (machine.boot - 50_000) + ahead
+        told.add(clock.now().wall_of(60_000))
+    assert len(told) == 1
+
+    machine.wall += 5_000
+    assert clock.now().wall_of(60_000) == told.pop() + 5_002

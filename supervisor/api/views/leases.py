@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
+
+from msgspec import Struct
 
 from supervisor.api.shapes import Ahead, EndedView, LeaseState, LeaseView, QueueEntry, TicketView
 from supervisor.api.times import rfc3339
@@ -131,6 +134,7 @@ def ticket_state(ticket: Ticket) -> LeaseState:
 
 def ticket_view(state: State, now: Now, ticket: Ticket) -> TicketView:
     position = state.position(ticket)
+    reason = Reasons(state, now).of(ticket)
     return TicketView(
         id=ticket.id,
         state=ticket_state(ticket),
@@ -143,8 +147,8 @@ def ticket_view(state: State, now: Now, ticket: Ticket) -> TicketView:
         position=position,
         ahead=ahead_of(state, wish_of(state, ticket.terms), position),
         pid=_pid(ticket.terms),
-        why=_why_waiting(ticket, position, Closed(state, now)),
-        until=at(now, waits_until(state, ticket)),
+        why=_why_here(reason, ticket, position),
+        until=reason.until,
     )
 
 
@@ -164,27 +168,51 @@ def ahead_of(state: State, wish: Wish, position: int) -> tuple[Ahead, ...]:
     return (*first, *(Ahead(t.id, t.terms.target, t.terms.owner, t.terms.priority, ticket_state(t)) for t in tickets))
 
 
-class Closed:
-    """Why GPUs are not handed out now, in one sentence for each kind of request: thousands may wait for the same."""
+class Reason(Struct, frozen=True):
+    """What all tickets of one kind are told: what they need, and why and until when they wait."""
+
+    gpu_count: int
+    vram_mib: int | None
+    why: str
+    until: str | None
+
+
+def kind_of(ticket: Ticket) -> tuple[Any, ...]:
+    """Return a key that tickets share which wait for the same; one whose turn it is shares it with no other."""
+    terms = ticket.terms
+    own = ticket.id if ticket.window_until_ms is not None else None
+    return (own, terms.target, terms.gpus, terms.vram_mib, terms.gpu_class)
+
+
+class Reasons:
+    """Why tickets wait, at one instant: found once for each kind, because thousands may wait for the same."""
 
     def __init__(self, state: State, now: Now) -> None:
         self._state, self._now = state, now
-        self._known: dict[tuple[str | None, int, int | None, str | None], str] = {}
+        self._known: dict[tuple[Any, ...], Reason] = {}
 
-    def to(self, terms: Terms) -> str:
-        kind = (terms.target, terms.gpus, terms.vram_mib, terms.gpu_class)
-        if kind not in self._known:
-            refusal = why_waits(self._state, self._now.at_ms, terms)
-            self._known[kind] = refusal.detail
-        return self._known[kind]
+    def of(self, ticket: Ticket) -> Reason:
+        kind = kind_of(ticket)
+        reason = self._known.get(kind)
+        if reason is None:
+            reason = self._known[kind] = self._find(ticket)
+        return reason
+
+    def _find(self, ticket: Ticket) -> Reason:
+        state, now = self._state, self._now
+        wish = wish_of(state, ticket.terms)
+        if ticket.window_until_ms is not None:
+            why = "it is its turn: claim it"
+        else:
+            why = why_waits(state, now.at_ms, ticket.terms).detail
+        return Reason(wish.count, wish.need_mib, why, at(now, waits_until(state, ticket)))
 
 
-def _why_waiting(ticket: Ticket, position: int, closed: Closed) -> str:
-    """Return why a ticket waits, in one sentence."""
-    if ticket.window_until_ms is not None:
-        return "it is its turn: claim it"
-    why = closed.to(ticket.terms)
-    return why if position == 0 else f"{why}; {position} ahead of it in the queue"
+def _why_here(reason: Reason, ticket: Ticket, position: int) -> str:
+    """Return why a ticket waits at its place in the queue, in one sentence."""
+    if position == 0 or ticket.window_until_ms is not None:
+        return reason.why
+    return f"{reason.why}; {position} ahead of it in the queue"
 
 
 def waits_until(state: State, ticket: Ticket) -> int | None:
@@ -203,40 +231,22 @@ def held_until(state: State, wish: Wish) -> int | None:
 
 
 def queue_entries(state: State, now: Now) -> tuple[QueueEntry, ...]:
-    """Return the whole queue in order, in one pass: thousands may wait."""
-    closed = Closed(state, now)
-    until: dict[Wish, str | None] = {}
-    wishes: dict[str | None, Wish] = {}
+    """Return the whole queue in order, in one pass."""
+    reasons = Reasons(state, now)
+    return tuple(queue_entry(ticket, place, reasons.of(ticket)) for place, ticket in enumerate(state.queue))
 
-    def wish_for(ticket: Ticket) -> Wish:
-        terms = ticket.terms
-        if terms.target is None:
-            return wish_of(state, terms)
-        if terms.target not in wishes:
-            wishes[terms.target] = wish_of(state, terms)
-        return wishes[terms.target]
 
-    def until_of(ticket: Ticket) -> str | None:
-        if ticket.window_until_ms is not None:
-            return at(now, waits_until(state, ticket))
-        wish = wish_for(ticket)
-        if wish not in until:
-            until[wish] = at(now, held_until(state, wish))
-        return until[wish]
-
-    return tuple(
-        QueueEntry(
-            id=ticket.id,
-            state=ticket_state(ticket),
-            target=ticket.terms.target,
-            owner=ticket.terms.owner,
-            priority=ticket.terms.priority,
-            queued_at=rfc3339(ticket.queued_wall_ms),
-            position=position,
-            gpu_count=wish_for(ticket).count,
-            vram_mib=wish_for(ticket).need_mib,
-            why=_why_waiting(ticket, position, closed),
-            until=until_of(ticket),
-        )
-        for position, ticket in enumerate(state.queue)
+def queue_entry(ticket: Ticket, position: int, reason: Reason) -> QueueEntry:
+    return QueueEntry(
+        id=ticket.id,
+        state=ticket_state(ticket),
+        target=ticket.terms.target,
+        owner=ticket.terms.owner,
+        priority=ticket.terms.priority,
+        queued_at=rfc3339(ticket.queued_wall_ms),
+        position=position,
+        gpu_count=reason.gpu_count,
+        vram_mib=reason.vram_mib,
+        why=_why_here(reason, ticket, position),
+        until=reason.until,
     )

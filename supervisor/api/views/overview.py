@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import platform
+from typing import cast
 
-from supervisor.api.shapes import EngineView, JournalView, Readiness, StatusView
+from supervisor.api.shapes import EngineView, JournalView, QueueEntry, Readiness, StatusView, TargetBrief
 from supervisor.api.views.gpus import gpu_views
-from supervisor.api.views.leases import lease_view, queue_entries
-from supervisor.api.views.targets import briefs, stray
+from supervisor.api.views.kept import Kept
+from supervisor.api.views.leases import lease_view
+from supervisor.api.views.targets import stray
 from supervisor.core import policy
 from supervisor.core.model import Now
 from supervisor.core.state import State
 from supervisor.core.usage import closed
 
 
-def overview(state: State, now: Now, version: str) -> StatusView:
+def overview(state: State, now: Now, version: str, kept: Kept) -> StatusView:
+    """Return the whole of it, to be encoded: its long parts come encoded out of ``kept``."""
     return StatusView(
         host=platform.node(),
         version=version,
@@ -23,8 +26,8 @@ def overview(state: State, now: Now, version: str) -> StatusView:
         journal=journal_view(state),
         gpus=gpu_views(state),
         leases=tuple(lease_view(state, now, lease) for lease in state.durable.leases.values()),
-        queue=queue_entries(state, now),
-        targets=briefs(state),
+        queue=cast(tuple[QueueEntry, ...], kept.queue(state, now)),
+        targets=cast(tuple[TargetBrief, ...], kept.targets(state)),
         problems=stray(state),
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from supervisor.api.shapes import AncestorView, ProcessesView, ProcessUse, ProcessView, UnexplainedView
+from supervisor.api.shapes import AncestorView, GpuInUse, ProcessesView, ProcessUse, ProcessView
 from supervisor.api.times import rfc3339
-from supervisor.core.model import Now
+from supervisor.core.model import Gpu, Now
 from supervisor.core.processes import SeenProcess, Use
 from supervisor.core.state import State
-from supervisor.core.strangers import Judged, judge
+from supervisor.core.strangers import Judged, judge, known_container
 from supervisor.core.usage import is_silent, unexplained_mib
 
 SIMULATED = "the GPUs are simulated, and so are the processes on them"
@@ -20,9 +20,21 @@ def processes_view(state: State, now: Now) -> ProcessesView:
     problem = [state.observed.gpu_problem] if state.observed.gpu_problem else []
     return ProcessesView(
         policy=state.settings.process_policy,
+        gpus=tuple(_gpu(state, gpu) for gpu in gpus),
         processes=tuple(sorted(shown, key=lambda one: (one.gpus[0].gpu, -(one.used_mib or 0), one.pid))),
-        unexplained=tuple(UnexplainedView(gpu.uuid, mib) for gpu in gpus if (mib := unexplained_mib(state, gpu))),
-        limited=(*problem, *silent, *([SIMULATED] if _is_simulated(state) else [])),
+        limited=(*problem, *silent, *state.observed.process_limits, *([SIMULATED] if _is_simulated(state) else [])),
+    )
+
+
+def _gpu(state: State, gpu: Gpu) -> GpuInUse:
+    return GpuInUse(
+        uuid=gpu.uuid,
+        index=gpu.index,
+        name=gpu.name,
+        total_mib=gpu.total_mib,
+        used_mib=gpu.used_mib,
+        unexplained_mib=unexplained_mib(state, gpu) if gpu.used_mib is not None else None,
+        listed=gpu.processes is not None,
     )
 
 
@@ -47,15 +59,18 @@ def _process(state: State, now: Now, one: Judged) -> ProcessView:
     process = one.process
     suspect = state.observed.suspects.get(process.identity)
     asked_ms = suspect.asked_ms if suspect is not None else None
+    inside = ((id_, known_container(state, id_)) for id_ in process.containers)
     return ProcessView(
         pid=process.pid,
         started_at=rfc3339(process.started_wall_ms) if process.started else None,
         name=process.name,
         user=process.user,
+        uid=process.uid,
         executable=process.executable,
         command=" ".join(process.command),
         cgroup=process.cgroup,
         container=one.container,
+        containers=tuple(known.name if known is not None else id_ for id_, known in inside),
         service=one.service,
         target=one.target,
         lease=one.lease,

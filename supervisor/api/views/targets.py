@@ -144,6 +144,17 @@ def all_targets(state: State, _now: Now) -> TargetsView:
 
 
 def briefs(state: State) -> tuple[TargetBrief, ...]:
-    return tuple(
-        TargetBrief(name, target_state(state, name), problems_of(state, name)) for name in known_targets(state)
-    )
+    return tuple(brief(state, name) for name in known_targets(state))
+
+
+def brief(state: State, target: str) -> TargetBrief:
+    return TargetBrief(target, target_state(state, target), problems_of(state, target))
+
+
+def is_quiet(state: State, target: str) -> bool:
+    """Return whether all that ``brief`` says of a target follows from its labels and containers: nobody has it, nothing
+    of it runs, and it never used more than it declares.
+    """
+    at_rest = target not in state.leases_by_target and target not in state.durable.residents
+    running = any(container.runs for container in state.containers_of(target))
+    return at_rest and not running and uses_more_than_declared(state, target) is None

@@ -52,6 +52,15 @@ def acquire(
     gpu_class: Annotated[
         str | None, typer.Option("--class", help="With --bare: only GPUs of this class. [any]", metavar="NAME")
     ] = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(
+            help="With --bare, over the unix socket: ends with this process of yours, and needs no renewal.",
+            metavar="PID",
+            show_default=False,
+            min=1,
+        ),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the token and leave the lease to you.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would happen: who is ahead, what would be evicted.")
@@ -68,7 +77,8 @@ def acquire(
 
     Waits for the turn, makes room, starts the target, and waits until it is healthy. Holds until Ctrl-C or, with
     -- COMMAND, until the command ends, whose exit status is passed on. The lease is renewed while it is held; if it is
-    lost, the command is ended. With --bare the command finds its GPUs in CUDA_VISIBLE_DEVICES.
+    lost, the command is ended. With --bare the command finds its GPUs in CUDA_VISIBLE_DEVICES; with --pid the lease
+    ends the moment that process does, whatever becomes of this command.
     """
     from supervisor.cli.acquire import acquire as hold  # noqa: PLC0415
     from supervisor.cli.borrower import Wish  # noqa: PLC0415
@@ -84,6 +94,8 @@ def acquire(
     for flag, value in (("--gpus", gpus), ("--vram", vram), ("--class", gpu_class)):
         if value is not None and not bare:
             raise Usage(f"{flag} is for --bare: of a target its labels say it", "see: gpu-supervisor targets TARGET")
+    if pid is not None:
+        _check_pid(bare=bare, command=bool(command), ttl=ttl)
     wish = Wish(
         target=target,
         owner=_whoami() if owner is None else owner,
@@ -95,10 +107,31 @@ def acquire(
         gpus=gpus,
         vram_mib=None if vram is None else mebibytes("--vram", vram),
         gpu_class=gpu_class,
+        pid=pid,
     )
     if dry_run:
         raise typer.Exit(show_forecast(wish, as_json=as_json))
     raise typer.Exit(hold(wish, command, detach=detach, as_json=as_json))
+
+
+def _check_pid(*, bare: bool, command: bool, ttl: str | None) -> None:
+    from supervisor.cli.connection import Server  # noqa: PLC0415
+
+    if not bare:
+        raise Usage("--pid is for --bare: a target's lease ends with its containers", "leave it out")
+    if command:
+        raise Usage(
+            "--pid and -- COMMAND both say what the lease ends with",
+            "leave one of them out: a command ends its lease by itself",
+        )
+    if ttl is not None:
+        raise Usage("--ttl: a lease with --pid has none, it ends with the process", "leave one of them out")
+    server = Server.find()
+    if server.socket is None:
+        raise Usage(
+            f"--pid: over TCP ({server.url}) nobody can tell whose process it is: it needs the unix socket",
+            "set GPU_SUPERVISOR_URL=unix:///path/to/socket, which the server opens with: serve --socket",
+        )
 
 
 def _whoami() -> str:
@@ -175,6 +208,7 @@ def register(app: typer.Typer) -> None:
             "gpu-supervisor acquire llm --dry-run",
             "gpu-supervisor acquire --bare -- python3 train.py",
             "gpu-supervisor acquire --bare --gpus 2 --vram 8GiB --class high -- torchrun train.py",
+            "gpu-supervisor acquire --bare --pid 4711 --detach",
             "token=$(gpu-supervisor acquire llm --detach --ttl 30m)",
             statuses=(OK, FAILED, USAGE, BUSY, UNREACHABLE, LOST),
             more="With -- COMMAND: the command's own status; 128 and the signal's number where a signal ended it, or "
