@@ -197,6 +197,7 @@ class Observed(Struct):
     ``promised``: until when its callers were last told that a lease lives, at least; that one which is tied
     to a process lives as long as that, when they were told.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
+    ``told``: how many such answers a lease's callers had that are not known to be lost, in an earlier life as well.
     ``dirty``: GPUs that are closed, by UUID. ``room``: leases for which all that must stop has stopped, and the memory
     is awaited.
     ``seen_on``: container -> the GPUs on which its processes were last seen.
@@ -218,6 +219,7 @@ class Observed(Struct):
     holds: dict[int, Hold] = field(default_factory=dict)
     holds_of: dict[str, dict[int, None]] = field(default_factory=dict)
     handed: OrderedDict[int, str] = field(default_factory=OrderedDict)
+    told: dict[str, int] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     down_since: dict[str, int] = field(default_factory=dict)
     timers: Timers = field(default_factory=Timers)

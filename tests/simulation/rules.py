@@ -19,7 +19,7 @@ from supervisor.core.facts import (
     TicketQueued,
 )
 from supervisor.core.forecast import Forecast, forecast
-from supervisor.core.inputs import Acquire, CallerGone, Input, ProcessesSeen, Release, Renew, SignalSent, Tick
+from supervisor.core.inputs import Acquire, CallerGone, Input, ProcessesSeen, Release, Renew, SignalSent, Started, Tick
 from supervisor.core.model import RUNNING, Container, Now
 from supervisor.core.plan import plan
 from supervisor.core.replies import (
@@ -103,7 +103,6 @@ class Rules:
         for fact in self.box.disk.facts():
             self.decided.take(fact, Circumstances())
         self.processes.begins(self.decided)
-        self.expected.clear()
         self.gone.clear()
         self.answered.clear()
         self.asked.clear()
@@ -133,6 +132,8 @@ class Rules:
                 self.deadlines[item.request_id] = self.at_ms + item.wait_ms
         if isinstance(item, ProcessesSeen):
             self.processes.saw(item, now)
+        if isinstance(item, Started):
+            self._keep_promises(now)
         self.foreseen = None
         if isinstance(item, Acquire) and item.terms.scope is None:
             seen = forecast(self.life.kernel.state, now, item.terms, priority_given=item.priority_given)
@@ -184,6 +185,16 @@ class Rules:
             self._check_memory(now)
         if self._decided_facts or self.steps % 16 == 0:
             self._check_state(now)
+
+    def _keep_promises(self, now: Now) -> None:
+        """A restart gives every lease a whole TTL from now on, so what its holder was told before is true still.
+
+        Where the wall clock was set back over a reboot, supervisor time may be less than when it was told.
+        """
+        assert self.life is not None
+        held = self.life.kernel.state.durable.leases
+        told = ((id_, at_ms) for id_, at_ms in self.expected.items() if id_ in held)
+        self.expected = {id_: min(at_ms, now.at_ms + held[id_].terms.ttl_ms) for id_, at_ms in told}
 
     def _look_at(self, fact: AnyFact) -> None:
         """Compare a decision with the truth of the box, which the supervisor can only see late."""
