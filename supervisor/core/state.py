@@ -168,12 +168,14 @@ class Dirty(Struct, frozen=True):
 class Suspect(Struct):
     """A process that stands by nothing. ``asked``: SIGTERM was decided; ``asked_ms``: when it had been sent.
 
-    ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen.
+    ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen;
+    ``looks``: how often it was seen since that was done twice more.
     ``forbidden``: the kernel lets us send it nothing, so it is left alone.
     """
 
     since_ms: int
     listings: int
+    looks: int = 0
     reported: bool = False
     asked: bool = False
     asked_ms: int | None = None

@@ -283,17 +283,20 @@ def test_who_is_not(settings: dict[str, Any], seen: dict[str, Any]):
     assert [signal.signal for signal in box.signals] == [15]
 
 
-def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice():
+def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice_and_it_was_seen_since():
     box = Box(container("a"), gpus=(FIRST,), **ENDS)
     unknown = process(containers=("f" * 64,))
     see(box, unknown)
     box.advance(60)
     box.snapshot()  # it may have been listed before the container was made
     see(box, unknown)
+    see(box, unknown)
     assert not facts(box, ProcessReported)
     assert "what container" in judge(box.state, unknown).why_spared
 
     box.snapshot()
+    see(box, unknown)  # it may have been looked at before the container had gone
+    assert not facts(box, ProcessReported)
     see(box, unknown)
 
     assert [fact.pid for fact in facts(box, ProcessReported)] == [4_000]
