@@ -115,7 +115,10 @@ def apply(state: State, fact: AnyFact) -> None:
             _enter(state, fact.id, "making_room", fact.at_ms)
         case LeaseRetimed():
             lease = durable.leases[fact.id]
-            durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms))
+            wait_ready = lease.terms.wait_ready and not fact.answered
+            durable.leases[fact.id] = replace(
+                lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms, wait_ready=wait_ready)
+            )
         case LeaseTold():
             durable.leases[fact.id] = replace(durable.leases[fact.id], ends_at_ms=fact.ends_at_ms)
         case ResidencyBegan():
