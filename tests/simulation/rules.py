@@ -5,6 +5,8 @@ What was decided is kept in two books: ``decided`` has every fact, ``on_disk`` o
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
 from supervisor.core.apply import apply, freeze
@@ -35,6 +37,7 @@ from supervisor.core.replies import (
     StopContainer,
 )
 from supervisor.core.state import Hold, State
+from supervisor.core.targets import gpus_of
 from supervisor.core.usage import usable_mib
 from supervisor.core.wishes import reach, wish_of
 from tests.simulation import soundness
@@ -221,11 +224,10 @@ class Rules:
             seen_ms = self.life.watcher.inspected_ms.get(container.id, -1)
             # Where it is, only a reading tells.
             known = min(seen_ms, self.life.read_at_ms) > container.started_at_ms
-            share = self.box.gpu.held.get((container.id, container.run))
-            elsewhere = share is None or set(share.gpus).isdisjoint(lease.gpus)
+            here = self._shows_on(container, lease.gpus)
             if container.target == fact.target:
                 warm = True
-            elif self.decided.may_run(container.target, container.shown.project) == "no" and not elsewhere:
+            elif self.decided.may_run(container.target, container.shown.project) == "no" and here:
                 # What waits in the inbox of a process that was stopped is not known yet.
                 require(
                     not known or self.life.catching_up,
@@ -233,6 +235,19 @@ class Rules:
                 )
         for uuid in lease.gpus if not warm else ():
             self._check_memory_of(uuid, lease)
+
+    def _shows_on(self, container: SimContainer, gpus: Collection[str]) -> bool:
+        """Return whether a container is on one of ``gpus``, and anybody could tell.
+
+        No reading of a silent driver says who is where: it is known by the right that it had, or as Docker put it.
+        """
+        assert self.life is not None
+        share = self.box.gpu.held.get((container.id, container.run))
+        if share is None or set(share.gpus).isdisjoint(gpus):
+            return False
+        state = self.life.kernel.state
+        seen = state.observed.containers.get(container.id)
+        return not self.box.gpu.silent or (seen is not None and not set(gpus).isdisjoint(gpus_of(state, seen)))
 
     def _check_memory_of(self, uuid: str, lease: Held) -> None:
         """What is left by the dead, what nobody may stop, and what is promised to others leaves enough."""
@@ -410,8 +425,7 @@ class Rules:
             if container.target is None or not container.alive or self.box.settings.mode != "stop":
                 continue
             known = self.life.watcher.inspected_ms.get(container.id, -1) > container.started_at_ms
-            share = self.box.gpu.held.get((container.id, container.run))
-            here = started.target is not None and share is not None and not gpus.isdisjoint(share.gpus)
+            here = started.target is not None and self._shows_on(container, gpus)
             intrudes = here and self.decided.may_run(container.target, container.shown.project) == "no"
             require(not known or not intrudes or self.life.catching_up, "nothing is started beside what may not run")
 
