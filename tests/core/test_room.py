@@ -574,6 +574,17 @@ def test_memory_that_is_on_its_way_back_is_waited_for_and_not_refused():
     assert box.code(request) == "Granted"
 
 
+def test_what_somebody_who_must_go_uses_still_makes_nobody_else_go_where_the_driver_does_not_say_whose_it_is():
+    box = Box(small("a", 4_000), small("b", 16_000), small("c", 5_000), headroom_mib=1_024)
+    box.release(box.lease("a"))
+    box.release(box.lease("b"))
+    box.feed(VramRead((replace(FIRST, used_mib=24_000, processes=None),)))
+    box.ask("c", wait_ready=False)
+
+    assert [action.id for action in box.take()] == ["b-main"]
+    assert list(box.state.durable.residents) == ["a"]
+
+
 def test_a_resident_that_uses_more_than_it_declared_counts_with_what_it_uses():
     box = Box(small("a", 4_000), small("b", 12_000))
     box.release(box.lease("a"))
