@@ -41,8 +41,9 @@ def _check_indexes(state: State) -> None:
 
 def _check_nobody_is_forgotten(state: State, now: Now) -> None:
     """Walk the whole queue, as slowly as it gets: nobody is left waiting who could be served."""
-    if policy.standstill(state) or policy.not_now(state):
-        return
+    due_ms = state.observed.timers.next_at_ms
+    if policy.standstill(state) or policy.not_now(state) or (due_ms is not None and due_ms <= now.at_ms):
+        return  # what falls due at this very moment is still to come, and the queue is looked at then
     loaded, turns = {*state.durable.residents, *state.leases_by_target}, []
     for ticket in state.queue:
         warm = ticket.terms.target in loaded

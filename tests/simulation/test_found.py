@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec.structs import replace
 
-from supervisor.core.facts import ProcessReported, SignalFailed
 from supervisor.core.inputs import (
     ActionDone,
     CallerGone,
     ContainerSeen,
     EngineLost,
     EngineSnapshot,
-    ProcessesSeen,
     ShutDown,
     Started,
     StartHinted,
     VramRead,
 )
-from supervisor.core.model import Gpu, Tie
-from supervisor.core.processes import SeenProcess, Use
+from supervisor.core.model import Gpu
 from supervisor.core.replies import Granted, KillContainer, Refused
-from supervisor.core.strangers import judge
 from supervisor.kernel import Kernel
 from tests.core.box import GPU, Box, container
 
@@ -174,100 +168,3 @@ def test_every_holder_of_a_target_that_was_restarted_had_its_answer():
     box.feed(ActionDone("llm-main", "start", "refused", "no such file"))
 
     assert box.code(box.ask("llm", scope="key", body="body")) == "lease_ended"
-
-
-def test_a_resident_is_not_taken_to_be_where_another_project_of_its_name_is_pinned():
-    pinned = replace(container("llm"), id="other", name="other-main-1", project="other", devices=("1",))
-    running = replace(LLM, status="running", run="run-1", age_ms=60_000)
-    box = Box(running, pinned, first=True, gpus=(GPU, replace(GPU, uuid="SIM-1", index=1)))
-
-    assert box.state.durable.residents["llm"].gpus == ("SIM-0",)
-
-
-# ---- processes
-
-ENDS = {"process_policy": "terminate", "process_settle_ms": 10_000, "process_grace_ms": 300_000}
-
-
-def process(**values: Any) -> SeenProcess:
-    given = {"pid": 4_000, "started": 77, "user": "mallory", "uid": 1_001, "root": False, "name": "python3", **values}
-    return SeenProcess(uses=(Use("SIM-0", 900),), **given)
-
-
-def see(box: Box, *processes: SeenProcess) -> None:
-    box.feed(VramRead((replace(GPU, processes=()),)))
-    box.feed(ProcessesSeen(processes))
-
-
-def facts(box: Box, kind: type) -> list[Any]:
-    return [fact for fact in box.facts if isinstance(fact, kind)]
-
-
-def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice():
-    box = Box(container("a"), **ENDS)
-    unknown = process(containers=("f" * 64,))
-    see(box, unknown)
-    box.advance(60)
-    box.snapshot()  # it may have been listed before the container was made
-    see(box, unknown)
-    assert not facts(box, ProcessReported)
-    assert "what container" in judge(box.state, unknown).why_spared
-
-    box.snapshot()
-    see(box, unknown)
-
-    assert [fact.pid for fact in facts(box, ProcessReported)] == [4_000]
-    assert [signal.signal for signal in box.signals] == [15]
-
-
-def test_while_the_engine_is_away_nobody_in_an_unknown_container_is_ended():
-    box = Box(synced=False, **ENDS)
-    see(box, process(containers=("f" * 64,)), process(pid=4_001))
-    box.advance(60)
-
-    assert [signal.pid for signal in box.signals] == [4_001]
-
-
-def test_the_grace_begins_when_it_was_sent_and_not_when_that_was_decided():
-    box = Box(**ENDS)
-    box.sync = False
-    see(box, process())
-    box.advance(1_000)
-    assert not box.signals
-    box.sync_now()
-    box.sync = True
-    box.advance(299)
-    assert [signal.signal for signal in box.signals] == [15]
-    box.advance(2)
-
-    assert [signal.signal for signal in box.signals] == [15, 9]
-
-
-def test_a_signal_that_the_disk_held_back_is_withdrawn_where_a_lease_was_granted_meanwhile():
-    box = Box(**ENDS)
-    see(box, process())
-    box.sync = False
-    box.advance(10)
-    request = box.ask(None)
-    box.sync_now()
-    box.sync_now()
-    assert box.code(request) == "Granted"
-    assert not box.signals
-    assert [fact.outcome for fact in box.journal if isinstance(fact, SignalFailed)] == ["withdrawn"]
-
-    box.sync = True
-    box.release(request)
-    see(box, process())
-    box.advance(11)
-
-    assert [signal.signal for signal in box.signals] == [15]
-
-
-def test_of_two_answers_with_one_key_the_lost_one_takes_nothing_from_the_other():
-    box = Box()
-    box.ask(None, tie=Tie(4_711, 86_400, "boot"), scope="key", body="body")
-    again = box.ask(None, tie=Tie(4_711, 86_400, "boot"), scope="key", body="body")
-    box.feed(CallerGone(again, "l1"))
-
-    box.advance(3_600)
-    assert list(box.state.durable.leases) == ["l1"]
