@@ -192,9 +192,9 @@ def _grant(state: State, fact: LeaseGranted) -> None:
         granted_at_ms=fact.at_ms,
         granted_wall_ms=fact.wall_ms,
         phase_at_ms=lead.phase_at_ms if lead is not None else fact.at_ms,
-        needs_cold_start=fact.needs_cold_start,
+        needs_cold_start=lead.needs_cold_start if lead is not None else fact.needs_cold_start,
         adopted=fact.adopted,
-        warm=fact.warm,
+        warm=lead.warm if lead is not None else fact.warm,
         loaded_at_ms=_loaded_at_ms(fact, lead or resident),
     )
     durable.leases[lease.id] = lease

@@ -15,7 +15,7 @@ from supervisor.core.errors import Refusal
 from supervisor.core.inputs import OpenGpu, VramRead
 from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
 from supervisor.core.occupants import Occupant
-from supervisor.core.replies import Granted, Refused, Released
+from supervisor.core.replies import Granted, Refused, Released, StartContainer, StopContainer
 from supervisor.core.room import Placement, fewest_to_evict
 from supervisor.core.state import State
 from supervisor.core.wishes import Wish
@@ -401,6 +401,21 @@ def test_the_grace_of_a_target_that_is_down_goes_on_when_its_first_holder_goes()
     box.advance(11)
 
     assert not box.state.durable.leases
+
+
+def test_who_joins_a_target_that_is_to_start_cold_starts_it_cold_when_the_first_one_goes():
+    box = Box(container("a", max_holders=2))
+    box.ask("a")
+    box.start("a-main", health="unhealthy")
+    first = box.ask("a", wait_ready=False)
+    box.ask("a", wait_ready=False)
+    box.take()
+    assert [lease.needs_cold_start for lease in box.state.durable.leases.values()] == [True, True]
+    box.release(first)
+    box.exit("a-main", 143)
+    box.done(StopContainer("a-main", 10))
+
+    assert box.take() == [StartContainer("a-main")]
 
 
 def test_a_target_that_fails_ends_all_its_holders():

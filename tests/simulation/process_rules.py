@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import signal
 
-from supervisor.core.facts import AnyFact, LeaseEnded, ProcessReported, ProcessSignalled, TicketEnded
+from supervisor.core.facts import (
+    AnyFact,
+    LeaseEnded,
+    LeaseGranted,
+    ProcessReported,
+    ProcessSignalled,
+    TicketEnded,
+    TicketQueued,
+)
 from supervisor.core.inputs import Input, ProcessesSeen, SignalSent
 from supervisor.core.model import Now, Tie
 from supervisor.core.processes import SeenProcess
@@ -50,21 +58,19 @@ class ProcessRules:
 
     # ---- what bare leases are tied to
 
-    def held(self, id_: str, tie: Tie | None) -> None:
-        if tie is not None:
-            self._tied[id_] = tie
-
     def hears(self, lease_id: str) -> None:
         """A caller was told that it has this lease."""
         if lease_id in self._tied:
             self._heard.add(lease_id)
 
-    def decide(self, facts: list[AnyFact], books: Ledger) -> None:
-        for fact in facts:
-            if isinstance(fact, LeaseEnded | TicketEnded):
-                self._end(fact)
-            elif isinstance(fact, ProcessReported):
-                self._report(fact, books)
+    def decide(self, fact: AnyFact, books: Ledger) -> None:
+        """Look at one fact, with what the facts before it and itself have led to in the books."""
+        if isinstance(fact, LeaseGranted | TicketQueued) and fact.terms.tie is not None:
+            self._tied[fact.id] = fact.terms.tie
+        elif isinstance(fact, LeaseEnded | TicketEnded):
+            self._end(fact)
+        elif isinstance(fact, ProcessReported):
+            self._report(fact, books)
 
     def _end(self, fact: LeaseEnded | TicketEnded) -> None:
         tie = self._tied.pop(fact.id, None)

@@ -160,13 +160,11 @@ class Rules:
             most_holders=lambda target: state.observed.specs[target].max_holders,
             able=lambda terms: reach(state, wish_of(state, terms)),
         )
-        self.processes.decide(facts, self.decided)
         for fact in facts:
             require("hash of" not in getattr(fact, "detail", ""), "no token, nor its hash, is in what people read")
             self._look_at(fact)
             self.decided.take(fact, circumstances)
-            if isinstance(fact, LeaseGranted | TicketQueued):
-                self.processes.held(fact.id, fact.terms.tie)
+            self.processes.decide(fact, self.decided)
         self._was_dirty = frozenset(observed.dirty)
         self._decided_facts = bool(facts)
 
