@@ -182,9 +182,12 @@ def _end(txn: Txn, one: Judged, suspect: Suspect) -> None:
 
 
 def is_due(state: State, due: SignalProcess) -> bool:
-    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since, or
-    the process has left the GPU.
+    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since (and
+    may have ended again: then the process has its time to settle anew), or the process has left the GPU.
     """
+    suspect = state.observed.suspects.get((due.pid, due.started))
+    if suspect is None or not (suspect.killed if due.signal == signal.SIGKILL else suspect.asked):
+        return False
     seen = [process for process in state.observed.processes if process.identity == (due.pid, due.started)]
     now = [judge(state, process) for process in seen]
     return any(one.standing == "unapproved" and not one.why_spared for one in now)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
-from supervisor.core.inputs import ProcessesSeen, SignalSent, VramRead
+from supervisor.core.inputs import ProcessesSeen, Release, SignalSent, VramRead
 from supervisor.core.model import Gpu, Tie
 from supervisor.core.processes import Allowed, Ancestor, SeenProcess, Use, parse_allowed
 from supervisor.core.replies import SignalProcess
@@ -342,6 +342,39 @@ def test_a_signal_that_the_disk_held_back_is_withdrawn_where_a_lease_was_granted
     box.release(request)
     see(box, process())
     box.advance(11)
+
+    assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_a_signal_that_the_disk_held_back_is_decided_anew_where_a_lease_came_and_went_meanwhile():
+    box = Box(gpus=(FIRST,), **ENDS)
+    see(box, process())
+    box.sync = False
+    box.advance(10)
+    request = box.ask(None)
+    see(box, process())
+    box.feed(Release(900, f"t{request}"))
+    box.sync_now()
+    assert not box.signals
+
+    box.sync = True
+    see(box, process())
+    box.advance(9)
+    assert not box.signals
+    box.advance(2)
+    assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_a_signal_that_is_decided_twice_before_the_disk_has_the_first_is_sent_once():
+    box = Box(gpus=(FIRST,), **{**ENDS, "process_settle_ms": 0})
+    box.sync = False
+    see(box, process())
+    request = box.ask(None)
+    see(box, process())
+    box.feed(Release(900, f"t{request}"))
+    see(box, process())
+    box.sync_now()
+    box.sync_now()
 
     assert [signal.signal for signal in box.signals] == [15]
 

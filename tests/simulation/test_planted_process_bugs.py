@@ -10,7 +10,9 @@ from supervisor import kernel
 from supervisor.core import endings, leases, state, step, strangers
 from supervisor.core.inputs import ProcessEnded
 from supervisor.core.processes import Allowed, SeenProcess
+from tests.simulation import faults
 from tests.simulation.test_planted_bugs import SEEDS, Plant, noticed_by
+from tests.simulation.world import World
 
 
 def a_dead_job_keeps_its_lease(patch: pytest.MonkeyPatch) -> None:
@@ -150,11 +152,24 @@ def signals_before_the_sync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kernel.Kernel, "feed", feed)
 
 
+def _on_slow_disks(patch: pytest.MonkeyPatch) -> None:
+    """What a disk holds back for long is seldom met otherwise."""
+    honest = faults.enable
+
+    def enable(world: World) -> None:
+        honest(world)
+        world.box.trouble.sync_ms = 5_000
+
+    patch.setattr(faults, "enable", enable)
+
+
 def a_signal_that_was_held_back_leaves_unasked(patch: pytest.MonkeyPatch) -> None:
+    _on_slow_disks(patch)
     patch.setattr(kernel, "is_due", lambda *_: True)
 
 
 def a_withdrawn_signal_is_never_sent_again(patch: pytest.MonkeyPatch) -> None:
+    _on_slow_disks(patch)
     honest = strangers.signal_sent
     patch.setattr(step, "signal_sent", lambda txn, sent: sent.outcome == "withdrawn" or honest(txn, sent))
 
