@@ -156,6 +156,8 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
             return f"there is room for {named(fact.target)}: it may run (lease {fact.id})"
         case LeaseRestarted():
             return f"{fact.target} is started again for its owner (lease {fact.id})"
+        case LeaseRetimed(answered=True):
+            return f"the holder of lease {fact.id} was answered before its target is ready, as it asked"
         case LeaseRetimed():
             return f"lease {fact.id} is renewed by {fact.ttl_ms // 1000} s at a time from now on"
         case LeaseTold():

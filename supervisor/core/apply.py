@@ -115,7 +115,10 @@ def apply(state: State, fact: AnyFact) -> None:
             _enter(state, fact.id, "making_room", fact.at_ms)
         case LeaseRetimed():
             lease = durable.leases[fact.id]
-            durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms))
+            wait_ready = lease.terms.wait_ready and not fact.answered
+            durable.leases[fact.id] = replace(
+                lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms, wait_ready=wait_ready)
+            )
         case LeaseTold():
             durable.leases[fact.id] = replace(durable.leases[fact.id], ends_at_ms=fact.ends_at_ms)
         case ResidencyBegan():
@@ -189,9 +192,9 @@ def _grant(state: State, fact: LeaseGranted) -> None:
         granted_at_ms=fact.at_ms,
         granted_wall_ms=fact.wall_ms,
         phase_at_ms=lead.phase_at_ms if lead is not None else fact.at_ms,
-        needs_cold_start=fact.needs_cold_start,
+        needs_cold_start=lead.needs_cold_start if lead is not None else fact.needs_cold_start,
         adopted=fact.adopted,
-        warm=fact.warm,
+        warm=lead.warm if lead is not None else fact.warm,
         loaded_at_ms=_loaded_at_ms(fact, lead or resident),
     )
     durable.leases[lease.id] = lease

@@ -120,10 +120,11 @@ class LeaseRestarted(Fact, frozen=True, array_like=True, tag=True):
 
 
 class LeaseRetimed(Fact, frozen=True, array_like=True, tag=True):
-    """A refresh asked for another TTL than the grant's."""
+    """A refresh asked for another TTL than the grant's, or one was ``answered`` before the grant's own terms say so."""
 
     id: str
     ttl_ms: int
+    answered: bool = False
 
 
 class LeaseTold(Fact, frozen=True, array_like=True, tag=True):

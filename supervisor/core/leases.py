@@ -154,6 +154,7 @@ def answer(txn: Txn, lease: Lease) -> None:
     for caller in due:
         if caller.owns:
             remember_handed(txn, caller.request_id, lease.id)
+            remember_told(txn, lease)
         txn.reply(granted(txn, caller.request_id, lease))
 
 
@@ -221,6 +222,11 @@ def remember_handed(txn: Txn, request_id: int, id_: str) -> None:
         handed.popitem(last=False)
 
 
+def remember_told(txn: Txn, lease: Lease) -> None:
+    told = txn.state.observed.told
+    told[lease.id] = told.get(lease.id, 0) + 1
+
+
 # ---- ending
 
 
@@ -250,6 +256,7 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
     kept: list[dict[str, Any]] = [
         observed.expires,
         observed.promised,
+        observed.told,
         observed.launched,
         observed.down_since,
         observed.room,

@@ -320,11 +320,21 @@ def _refresh(txn: Txn, request: Claim, lease: Lease) -> None:
 
 
 def _wait_for(txn: Txn, lease: Lease, caller: Hold) -> None:
-    """Keep a caller of a lease on the line until its answer is due, which may be at once."""
+    """Keep a caller of a lease on the line until its answer is due, which may be at once.
+
+    Where that is earlier than the grant's own terms say, it is written down: after a restart nobody would know that
+    its holder was told how long it has it.
+    """
+    if lease.target is not None and not caller.terms.wait_ready and not lease.answer_due:
+        refusal = policy.standstill(txn.state)
+        if refusal is not None:
+            return txn.refuse(caller.request_id, refusal)
+        txn.emit(LeaseRetimed, id=lease.id, ttl_ms=lease.terms.ttl_ms, answered=True)
+        lease = txn.state.durable.leases[lease.id]
     stop_ttl(txn, lease)
     bound_wait(txn, lease, caller.terms)
     hold(txn, caller)
-    answer(txn, lease)
+    return answer(txn, lease)
 
 
 def _restart(txn: Txn, lease: Lease) -> None:

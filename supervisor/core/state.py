@@ -168,12 +168,14 @@ class Dirty(Struct, frozen=True):
 class Suspect(Struct):
     """A process that stands by nothing. ``asked``: SIGTERM was decided; ``asked_ms``: when it had been sent.
 
-    ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen.
+    ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen;
+    ``looks``: how often it was seen since that was done twice more.
     ``forbidden``: the kernel lets us send it nothing, so it is left alone.
     """
 
     since_ms: int
     listings: int
+    looks: int = 0
     reported: bool = False
     asked: bool = False
     asked_ms: int | None = None
@@ -197,6 +199,7 @@ class Observed(Struct):
     ``promised``: until when its callers were last told that a lease lives, at least; that one which is tied
     to a process lives as long as that, when they were told.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
+    ``told``: how many such answers a lease's callers had that are not known to be lost, in an earlier life as well.
     ``dirty``: GPUs that are closed, by UUID. ``room``: leases for which all that must stop has stopped, and the memory
     is awaited.
     ``seen_on``: container -> the GPUs on which its processes were last seen.
@@ -218,6 +221,7 @@ class Observed(Struct):
     holds: dict[int, Hold] = field(default_factory=dict)
     holds_of: dict[str, dict[int, None]] = field(default_factory=dict)
     handed: OrderedDict[int, str] = field(default_factory=OrderedDict)
+    told: dict[str, int] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     down_since: dict[str, int] = field(default_factory=dict)
     timers: Timers = field(default_factory=Timers)

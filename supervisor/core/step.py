@@ -42,7 +42,9 @@ from supervisor.core.leases import (
     end_residency,
     end_ticket,
     ended_refusal,
+    promise,
     refuse_all,
+    remember_told,
     start_ttl,
     start_window,
 )
@@ -139,6 +141,8 @@ def _started(txn: Txn, started: Started) -> None:
     for lease in list(state.durable.leases.values()):
         if lease.answer_due:
             start_ttl(txn, lease)
+            promise(txn, lease)
+            remember_told(txn, lease)
         elif lease.token_known or lease.terms.scope is not None:
             start_window(txn, lease)
         else:

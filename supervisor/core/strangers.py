@@ -88,14 +88,16 @@ def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
 
 
 def _may_be_ours(state: State, process: SeenProcess) -> bool:
-    """Return whether a process is in a container that the engine may only not have told of yet.
+    """Return whether a process is in a container that the engine may only not have told of yet, or that has gone.
 
-    A list that began before the process was seen may lack its container; the one after that cannot.
+    1. A list that began before the process was seen may lack its container; the one after that cannot. 2. Where that
+    lacks it, it may have gone with its process after the look; and a look that began before the list was there tells
+    of such a process, too. 3. Who is seen by the look after that was in no container that the list should have had.
     """
     if not process.containers or _container_of(state, process) is not None:
         return False
     suspect = state.observed.suspects.get(process.identity)
-    return not state.observed.synced or suspect is None or state.observed.listings < suspect.listings + 2
+    return not state.observed.synced or suspect is None or suspect.looks < 2
 
 
 def _why_spared(state: State, process: SeenProcess) -> str:
@@ -135,6 +137,10 @@ def processes_seen(txn: Txn, seen: ProcessesSeen) -> None:
     here = {process.identity for process in observed.processes}
     for identity in [identity for identity in observed.suspects if identity not in here]:
         _forget(txn, identity)
+    for identity in (process.identity for process in seen.processes):
+        suspect = observed.suspects.get(identity)
+        if suspect is not None and observed.listings >= suspect.listings + 2:
+            suspect.looks += 1
     judge_all(txn)
 
 
@@ -176,9 +182,12 @@ def _end(txn: Txn, one: Judged, suspect: Suspect) -> None:
 
 
 def is_due(state: State, due: SignalProcess) -> bool:
-    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since, or
-    the process has left the GPU.
+    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since (and
+    may have ended again: then the process has its time to settle anew), or the process has left the GPU.
     """
+    suspect = state.observed.suspects.get((due.pid, due.started))
+    if suspect is None or not (suspect.killed if due.signal == signal.SIGKILL else suspect.asked):
+        return False
     seen = [process for process in state.observed.processes if process.identity == (due.pid, due.started)]
     now = [judge(state, process) for process in seen]
     return any(one.standing == "unapproved" and not one.why_spared for one in now)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from supervisor.core.model import Gpu
 from supervisor.core.occupants import Occupant, occupants
 from supervisor.core.state import State
+from supervisor.core.targets import gpus_of, right_to_run
 
 #: Memory that an idle driver or desktop keeps: a GPU with less in use counts as free for whoever needs all of it.
 IDLE_MIB = 1_024
@@ -69,11 +70,18 @@ def unexplained_mib(state: State, gpu: Gpu) -> int:
 def foreign_mib(state: State, now_ms: int, gpu: Gpu) -> int:
     """Return what is in use on a GPU by none of ours: a game, a desktop, another user's process.
 
-    What no process explains counts only once things are at rest: memory comes back some time after its process.
+    What no process explains counts only once things are at rest: memory comes back some time after its process, and
+    where the driver does not say who uses what, it may be that of a container which is yet to be stopped.
     """
     foreign = use_of(state, gpu).get(None, 0)
     at_rest = now_ms - state.observed.stirred_ms >= state.settings.vram_return_ms
-    return foreign + (unexplained_mib(state, gpu) if at_rest else 0)
+    unexplained = unexplained_mib(state, gpu) if at_rest else 0
+    return foreign if unexplained and is_silent(gpu) and _some_must_stop(state, gpu) else foreign + unexplained
+
+
+def _some_must_stop(state: State, gpu: Gpu) -> bool:
+    running = (container for container in state.observed.containers.values() if container.runs)
+    return any(not right_to_run(state, one).may_run and gpu.uuid in gpus_of(state, one) for one in running)
 
 
 def is_silent(gpu: Gpu) -> bool:

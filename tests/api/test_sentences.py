@@ -118,6 +118,10 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     ),
     (LeaseRestarted(**AT, id="l_1", target="comfyui"), "comfyui is started again for its owner (lease l_1)"),
     (LeaseRetimed(**AT, id="l_1", ttl_ms=90_000), "lease l_1 is renewed by 90 s at a time from now on"),
+    (
+        LeaseRetimed(**AT, id="l_1", ttl_ms=90_000, answered=True),
+        "the holder of lease l_1 was answered before its target is ready, as it asked",
+    ),
     (ended("released", resident=True), "the lease of ann on comfyui was released; comfyui stays resident"),
     (
         ended("target_failed", detail="container x exited with code 1"),

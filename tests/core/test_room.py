@@ -15,7 +15,7 @@ from supervisor.core.errors import Refusal
 from supervisor.core.inputs import OpenGpu, VramRead
 from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
 from supervisor.core.occupants import Occupant
-from supervisor.core.replies import Granted, Refused, Released
+from supervisor.core.replies import Granted, Refused, Released, StartContainer, StopContainer
 from supervisor.core.room import Placement, fewest_to_evict
 from supervisor.core.state import State
 from supervisor.core.wishes import Wish
@@ -403,6 +403,21 @@ def test_the_grace_of_a_target_that_is_down_goes_on_when_its_first_holder_goes()
     assert not box.state.durable.leases
 
 
+def test_who_joins_a_target_that_is_to_start_cold_starts_it_cold_when_the_first_one_goes():
+    box = Box(container("a", max_holders=2))
+    box.ask("a")
+    box.start("a-main", health="unhealthy")
+    first = box.ask("a", wait_ready=False)
+    box.ask("a", wait_ready=False)
+    box.take()
+    assert [lease.needs_cold_start for lease in box.state.durable.leases.values()] == [True, True]
+    box.release(first)
+    box.exit("a-main", 143)
+    box.done(StopContainer("a-main", 10))
+
+    assert box.take() == [StartContainer("a-main")]
+
+
 def test_a_target_that_fails_ends_all_its_holders():
     box = Box(container("a", max_holders=2), container("b"))
     first, second = box.ask("a"), box.ask("a")
@@ -572,6 +587,17 @@ def test_memory_that_is_on_its_way_back_is_waited_for_and_not_refused():
 
     assert [action.id for action in box.take()] == ["a-main"]
     assert box.code(request) == "Granted"
+
+
+def test_what_somebody_who_must_go_uses_still_makes_nobody_else_go_where_the_driver_does_not_say_whose_it_is():
+    box = Box(small("a", 4_000), small("b", 16_000), small("c", 5_000), headroom_mib=1_024)
+    box.release(box.lease("a"))
+    box.release(box.lease("b"))
+    box.feed(VramRead((replace(FIRST, used_mib=24_000, processes=None),)))
+    box.ask("c", wait_ready=False)
+
+    assert [action.id for action in box.take()] == ["b-main"]
+    assert list(box.state.durable.residents) == ["a"]
 
 
 def test_a_resident_that_uses_more_than_it_declared_counts_with_what_it_uses():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
-from supervisor.core.inputs import ProcessesSeen, SignalSent, VramRead
+from supervisor.core.inputs import ProcessesSeen, Release, SignalSent, VramRead
 from supervisor.core.model import Gpu, Tie
 from supervisor.core.processes import Allowed, Ancestor, SeenProcess, Use, parse_allowed
 from supervisor.core.replies import SignalProcess
@@ -283,17 +283,20 @@ def test_who_is_not(settings: dict[str, Any], seen: dict[str, Any]):
     assert [signal.signal for signal in box.signals] == [15]
 
 
-def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice():
+def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice_and_it_was_seen_since():
     box = Box(container("a"), gpus=(FIRST,), **ENDS)
     unknown = process(containers=("f" * 64,))
     see(box, unknown)
     box.advance(60)
     box.snapshot()  # it may have been listed before the container was made
     see(box, unknown)
+    see(box, unknown)
     assert not facts(box, ProcessReported)
     assert "what container" in judge(box.state, unknown).why_spared
 
     box.snapshot()
+    see(box, unknown)  # it may have been looked at before the container had gone
+    assert not facts(box, ProcessReported)
     see(box, unknown)
 
     assert [fact.pid for fact in facts(box, ProcessReported)] == [4_000]
@@ -339,6 +342,39 @@ def test_a_signal_that_the_disk_held_back_is_withdrawn_where_a_lease_was_granted
     box.release(request)
     see(box, process())
     box.advance(11)
+
+    assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_a_signal_that_the_disk_held_back_is_decided_anew_where_a_lease_came_and_went_meanwhile():
+    box = Box(gpus=(FIRST,), **ENDS)
+    see(box, process())
+    box.sync = False
+    box.advance(10)
+    request = box.ask(None)
+    see(box, process())
+    box.feed(Release(900, f"t{request}"))
+    box.sync_now()
+    assert not box.signals
+
+    box.sync = True
+    see(box, process())
+    box.advance(9)
+    assert not box.signals
+    box.advance(2)
+    assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_a_signal_that_is_decided_twice_before_the_disk_has_the_first_is_sent_once():
+    box = Box(gpus=(FIRST,), **{**ENDS, "process_settle_ms": 0})
+    box.sync = False
+    see(box, process())
+    request = box.ask(None)
+    see(box, process())
+    box.feed(Release(900, f"t{request}"))
+    see(box, process())
+    box.sync_now()
+    box.sync_now()
 
     assert [signal.signal for signal in box.signals] == [15]
 
