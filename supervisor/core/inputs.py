@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from supervisor.core.model import Container, Gpu, Terms, Tie
+from supervisor.core.model import Container, FinishedUse, Gpu, Terms, Tie
 from supervisor.core.processes import SeenProcess
 
 # ---- requests
@@ -147,10 +147,12 @@ class ActionDone(Struct, frozen=True):
 class ProcessesSeen(Struct, frozen=True):
     """The processes on the GPUs were looked at: all of them, those that are gone by now left out.
 
+    ``finished``: those that have ended, by the driver's accounts; all looks that could have seen them are over.
     ``limited``: what whoever looked may not see or do, in whole sentences.
     """
 
     processes: tuple[SeenProcess, ...]
+    finished: tuple[FinishedUse, ...] = ()
     limited: tuple[str, ...] = ()
 
 

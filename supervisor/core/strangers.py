@@ -14,12 +14,13 @@ from msgspec import Struct
 
 from supervisor.core import policy, wishes
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
+from supervisor.core.finished import finished_processes
 from supervisor.core.inputs import ProcessesSeen, SignalSent
 from supervisor.core.model import Container, Lease
 from supervisor.core.processes import SeenProcess, Standing
 from supervisor.core.replies import SignalProcess
 from supervisor.core.state import State, Suspect
-from supervisor.core.targets import right_to_run
+from supervisor.core.targets import known_container, right_to_run
 from supervisor.core.txn import Txn
 
 
@@ -66,11 +67,6 @@ def _container_of(state: State, process: SeenProcess) -> Container | None:
     """Return the outermost container of a process that the engine knows: what runs nested in it is its business."""
     known = (known_container(state, id_) for id_ in process.containers)
     return next((container for container in known if container is not None), None)
-
-
-def known_container(state: State, id_: str) -> Container | None:
-    """Return a container that the engine knows, labelled or not."""
-    return state.observed.containers.get(id_) or state.observed.unlabelled.get(id_)
 
 
 def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
@@ -136,6 +132,7 @@ def processes_seen(txn: Txn, seen: ProcessesSeen) -> None:
     for identity in [identity for identity in observed.suspects if identity not in here]:
         _forget(txn, identity)
     judge_all(txn)
+    finished_processes(txn, seen)
 
 
 def judge_all(txn: Txn) -> None:
@@ -147,10 +144,10 @@ def judge_all(txn: Txn) -> None:
             _forget(txn, identity)
             continue
         suspect = state.observed.suspects.setdefault(identity, Suspect(txn.now.at_ms, state.observed.listings))
-        if not suspect.reported and not _may_be_ours(state, one.process) and _may_write(state):
+        if not suspect.reported and not _may_be_ours(state, one.process) and state.observed.may_write:
             suspect.reported = True
             txn.emit(ProcessReported, policy=state.settings.process_policy, **_forensics(one))
-        if not one.why_spared and _may_write(state):
+        if not one.why_spared and state.observed.may_write:
             _end(txn, one, suspect)
 
 
@@ -200,7 +197,7 @@ def signal_sent(txn: Txn, sent: SignalSent) -> None:
         case "sent" | "gone":
             return
         case "other_process" | "forbidden" | "unsupported" | "withdrawn":
-            if _may_write(state):
+            if state.observed.may_write:
                 name = signal.Signals(sent.signal).name
                 txn.emit(SignalFailed, pid=sent.pid, started=sent.started, signal=name, outcome=sent.outcome)
             suspect = txn.state.observed.suspects.get((sent.pid, sent.started))
@@ -209,10 +206,6 @@ def signal_sent(txn: Txn, sent: SignalSent) -> None:
                 txn.state.observed.timers.drop(("process", f"{sent.pid}/{sent.started}"))
         case _:
             assert_never(sent.outcome)
-
-
-def _may_write(state: State) -> bool:
-    return not (state.observed.storage_full or state.observed.safe_mode or state.observed.stopping)
 
 
 def _forget(txn: Txn, identity: tuple[int, int]) -> None:

@@ -95,6 +95,11 @@ def room_is_being_made(state: State) -> bool:
     return any(lease.phase == "making_room" for lease in state.durable.leases.values())
 
 
+def known_container(state: State, id_: str) -> Container | None:
+    """Return a container that the engine knows, labelled or not."""
+    return state.observed.containers.get(id_) or state.observed.unlabelled.get(id_)
+
+
 def gpus_of(state: State, container: Container) -> tuple[str, ...]:
     """Return the GPUs that a labelled container uses: by its right to run, or where it is seen; else where Docker put
     it; where nobody knows better, all of them.
