@@ -30,7 +30,8 @@ def finished_processes(txn: Txn, seen: ProcessesSeen) -> None:
         described.move_to_end(process.identity)
     while len(described) > DESCRIBED_MAX:
         described.popitem(last=False)
-    missed = [judge_finished(state, use) for use in seen.finished if not _was_described(state, use)]
+    finished = sorted(seen.finished, key=lambda use: use.ended_wall_ms)
+    missed = [judge_finished(state, use) for use in finished if not _was_described(state, use)]
     state.observed.finished += missed
     strangers = [one for one in missed if one.standing == "unapproved"]
     if not state.observed.may_write:

@@ -187,3 +187,11 @@ def test_what_cannot_be_written_is_shown_all_the_same():
 
     assert tell(made, use(made)) == []
     assert last(made) == ("unapproved", None, ())
+
+
+def test_they_are_told_in_the_order_of_their_ends():
+    made = box()
+
+    facts = tell(made, use(made, 1, ago_s=5), use(made, 2, ago_s=20), use(made, 3, ago_s=10))
+
+    assert [fact.pid for fact in facts] == [2, 3, 1]
