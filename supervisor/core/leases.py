@@ -255,6 +255,7 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
         observed.launched,
         observed.down_since,
         observed.room,
+        observed.before,
     ]
     for of in kept:
         of.pop(lease.id, None)

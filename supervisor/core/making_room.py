@@ -70,6 +70,12 @@ def _verify_memory(txn: Txn, lease: Lease) -> None:
     observed.timers.drop(key)
     txn.emit(RoomVerified, id=lease.id, target=lease.target)
     if lease.target is None:
+        observed.before[lease.id] = frozenset(
+            (process.pid, process.started)
+            for gpu in observed.gpus
+            if gpu.uuid in lease.gpus
+            for process in gpu.processes or ()
+        )
         observed.timers.drop(("ready", lease.id))
         answer(txn, txn.state.durable.leases[lease.id])
         return

@@ -12,6 +12,7 @@ from itertools import combinations
 from msgspec import Struct
 from msgspec.structs import replace
 
+from supervisor.core.bare_use import claimants
 from supervisor.core.errors import Refusal
 from supervisor.core.model import Gpu, Lease
 from supervisor.core.occupants import Occupant, leased, occupants
@@ -267,7 +268,7 @@ def _crowded_out(state: State, gpu: Gpu, wish: Wish, foreign: int) -> Refusal:
     users = [
         {"pid": process.pid, "used_mib": process.used_mib, "container": process.container}
         for process in gpu.processes or ()
-        if process.container not in state.observed.containers
+        if process.container not in state.observed.containers and not claimants(state, gpu, process)
     ]
     need = f"{wish.need_mib} MiB" if wish.need_mib is not None else "all of it"
     who = f" (pids {', '.join(str(user['pid']) for user in users[:8])})" if users else ""

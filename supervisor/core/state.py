@@ -220,6 +220,7 @@ class Observed(Struct):
     ``seen_on``: container -> the GPUs on which its processes were last seen.
     ``described``: processes that were looked at, by identity: when they were started, and when they were last seen
     (Unix milliseconds). ``ran``: who had a GPU lately. ``finished``: what the driver's accounts said lately.
+    ``before``: bare lease -> the processes that were on its GPUs when its room was verified.
     ``listings``: how often everything that the engine has was taken over.
     ``stirred_ms``: when something last stopped running, so that memory may still be on its way back.
     """
@@ -246,6 +247,7 @@ class Observed(Struct):
     dirty: dict[str, Dirty] = field(default_factory=dict)
     room: dict[str, RoomWait] = field(default_factory=dict)
     seen_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    before: dict[str, frozenset[tuple[int, int]]] = field(default_factory=dict)
     processes: tuple[SeenProcess, ...] = ()
     suspects: dict[tuple[int, int], Suspect] = field(default_factory=dict)
     process_limits: tuple[str, ...] = ()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from supervisor.core.model import Gpu
+from supervisor.core.bare_use import claimants, shares
+from supervisor.core.model import Gpu, Lease
 from supervisor.core.occupants import Occupant, occupants
 from supervisor.core.state import State
 
@@ -45,12 +46,20 @@ def closed(state: State, gpu: Gpu) -> str:
 
 
 def use_of(state: State, gpu: Gpu) -> dict[str | None, int]:
-    """Return what is used on a GPU by target; None: by processes that belong to none. Unexplained use is not in it."""
+    """Return what is used on a GPU by each target (name) and bare lease (id), as ``_user`` has them; None: by processes
+    that belong to none. Unexplained use is not in it.
+    """
     used: dict[str | None, int] = {}
+    bare: list[tuple[int, list[Lease]]] = []
     for process in gpu.processes or ():
+        leases = claimants(state, gpu, process)
+        if leases:
+            bare.append((process.used_mib or 0, leases))
+            continue
         container = state.observed.containers.get(process.container or "")
         target = container.target if container is not None else None
         used[target] = used.get(target, 0) + (process.used_mib or 0)
+    used.update(shares(bare))
     return used
 
 
