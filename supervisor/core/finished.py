@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from supervisor.core.facts import ProcessMissed
 from supervisor.core.inputs import ProcessesSeen
-from supervisor.core.model import FinishedUse
+from supervisor.core.model import Container, FinishedUse
 from supervisor.core.processes import Finished, SeenProcess
 from supervisor.core.state import State
 from supervisor.core.targets import gpus_of, known_container
@@ -73,7 +73,7 @@ def judge_finished(state: State, use: FinishedUse) -> Finished:
     id_ = use.container
     container = known_container(state, id_) if id_ is not None else None
     name = container.name if container is not None else id_
-    target = container.target if container is not None else _target_of_run(state, id_)
+    target = container.target if isinstance(container, Container) else _target_of_run(state, id_)
     if target is not None:
         return Finished(use=use, standing="target", target=target, container=name)
     names = (container.name,) if container is not None else ()

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from supervisor.core.model import Container, FinishedUse, Gpu, Terms, Tie
+from supervisor.core.model import Bystander, Container, FinishedUse, Gpu, Terms, Tie
 from supervisor.core.processes import SeenProcess
 
 # ---- requests
@@ -92,9 +92,13 @@ class CallerGone(Struct, frozen=True):
 
 
 class EngineSnapshot(Struct, frozen=True):
-    """Everything labelled (and what it depends on), just listed and inspected with the event stream up."""
+    """Everything labelled (and what it depends on), just listed and inspected with the event stream up.
+
+    ``others``: what else was in the list.
+    """
 
     containers: tuple[Container, ...]
+    others: tuple[Bystander, ...] = ()
 
 
 class ContainerSeen(Struct, frozen=True):

@@ -144,6 +144,14 @@ class Container(Struct, frozen=True, kw_only=True):
         return (self.project, self.service, self.number)
 
 
+class Bystander(Struct, frozen=True):
+    """A container that is no business of ours: a process on a GPU may be in it. ``service`` is "" without Compose."""
+
+    id: str
+    name: str
+    service: str = ""
+
+
 class GpuProcess(Struct, frozen=True, kw_only=True):
     """One process on a GPU, by its pid on the host. ``used_mib`` None: the driver does not say.
 

@@ -198,6 +198,7 @@ def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
     was_synced, first = observed.synced, not observed.ever_synced
     observed.synced = observed.ever_synced = True
     observed.listings += 1
+    observed.others = {other.id: other for other in seen.others}
     observed.engine_reason = ""
     observed.contact_at_ms = txn.now.at_ms
     if first:

@@ -17,6 +17,7 @@ from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import ActionKind
 from supervisor.core.labels import TargetSpec
 from supervisor.core.model import (
+    Bystander,
     Container,
     Ended,
     Gpu,
@@ -212,6 +213,7 @@ class Observed(Struct):
     ``calls``: what is under way with the engine, by container.
     ``unlabelled``: containers without a target whose service a labelled one depends on; started, never stopped.
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
+    ``others``: all other containers, as they were last listed.
     ``promised``: until when its callers were last told that a lease lives, at least; that one which is tied
     to a process lives as long as that, when they were told.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
@@ -228,6 +230,7 @@ class Observed(Struct):
     containers: dict[str, Container] = field(default_factory=dict)
     by_target: dict[str, dict[str, None]] = field(default_factory=dict)
     unlabelled: dict[str, Container] = field(default_factory=dict)
+    others: dict[str, Bystander] = field(default_factory=dict)
     specs: dict[str, TargetSpec] = field(default_factory=dict)
     stale: Stale = field(default_factory=Stale)
     runs: dict[str, Run] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from supervisor.core import policy, wishes
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
 from supervisor.core.finished import finished_processes
 from supervisor.core.inputs import ProcessesSeen, SignalSent
-from supervisor.core.model import Container, Lease
+from supervisor.core.model import Bystander, Container, Lease
 from supervisor.core.processes import SeenProcess, Standing
 from supervisor.core.replies import SignalProcess
 from supervisor.core.state import State, Suspect
@@ -47,8 +47,8 @@ def judged(state: State) -> list[Judged]:
 def judge(state: State, process: SeenProcess) -> Judged:
     container = _container_of(state, process)
     name = container.name if container is not None else next(iter(process.containers), None)
-    service = container.service if container is not None else None
-    if container is not None and container.target is not None:
+    service = (container.service or None) if container is not None else None
+    if isinstance(container, Container) and container.target is not None:
         lease = state.lease_of(container.target)
         may_run = container.runs and right_to_run(state, container).may_run
         standing: Standing = "unleased" if not may_run else "leased" if lease is not None else "resident"
@@ -63,7 +63,7 @@ def judge(state: State, process: SeenProcess) -> Judged:
     return Judged(process, "unapproved", None, name, service, why_spared=_why_spared(state, process))
 
 
-def _container_of(state: State, process: SeenProcess) -> Container | None:
+def _container_of(state: State, process: SeenProcess) -> Container | Bystander | None:
     """Return the outermost container of a process that the engine knows: what runs nested in it is its business."""
     known = (known_container(state, id_) for id_ in process.containers)
     return next((container for container in known if container is not None), None)
