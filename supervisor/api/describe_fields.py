@@ -204,7 +204,10 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("EngineView", "reason"): "Why it is not in sync; empty while it is.",
     ("EventsQuery", "after"): "Only facts behind this one, oldest first; without it, the newest ones.",
     ("EventsQuery", "target"): "Only facts about this target.",
-    ("ForeignProcess", "container"): "The full id of the container that it is in; null: none.",
+    ("ForeignProcess", "container"): "The container that it is in, by its name, or its full id where no name is known; "
+    "null: none.",
+    ("ForeignProcess", "name"): "The name of its program; null where nobody looked yet.",
+    ("ForeignProcess", "user"): "Whose it is, by name; null where nobody looked yet.",
     ("ForeignProcess", "used_mib"): "What it uses of the GPU, in MiB; null: the driver does not say.",
     ("ForecastAnswer", "code"): "What it would be refused with, now or after a wait of 0 s; null if it is granted.",
     (
