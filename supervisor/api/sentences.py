@@ -154,7 +154,12 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
                 return f"{named(fact.terms.target)} was adopted: it ran while nobody held the GPU (lease {fact.id})"
             warm = " (still running)" if fact.warm else ", which others hold too," if fact.joins else ""
             who = shown(fact.terms.owner)
-            return f"{named(fact.terms.target)}{warm} is leased to {who} (lease {fact.id}, fence {fact.fence})"
+            on = (
+                f" on {', '.join(shown(gpu, 60) for gpu in fact.gpus)}"
+                if fact.terms.target is None and fact.gpus
+                else ""
+            )
+            return f"{named(fact.terms.target)}{warm} is leased to {who}{on} (lease {fact.id}, fence {fact.fence})"
         case RoomVerified():
             return f"there is room for {named(fact.target)}: it may run (lease {fact.id})"
         case LeaseRestarted():

@@ -118,7 +118,7 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     ),
     (granted(), "comfyui is leased to ann (lease l_1, fence 4)"),
     (granted(warm=True), "comfyui (still running) is leased to ann (lease l_1, fence 4)"),
-    (granted(BARE), "the GPU alone is leased to ann (lease l_1, fence 4)"),
+    (granted(BARE), "the GPU alone is leased to ann on SIM-0 (lease l_1, fence 4)"),
     (granted(joins="l_0"), "comfyui, which others hold too, is leased to ann (lease l_1, fence 4)"),
     (granted(adopted=True), "comfyui was adopted: it ran while nobody held the GPU (lease l_1)"),
     (RoomVerified(**AT, id="l_1", target="comfyui"), "there is room for comfyui: it may run (lease l_1)"),
