@@ -131,7 +131,12 @@ def test_detach_prints_the_token_alone_and_leaves_the_lease(fake: FakeServer, ru
 
 def test_a_busy_gpu_is_queued_for_and_the_place_and_the_holder_are_shown(fake: FakeServer, run, quick):
     fake.take(owner="ann")
-    threading.Timer(0.3, fake.end, ("t-other", "released")).start()
+
+    def release_once_its_place_was_asked_for() -> None:
+        fake.until(lambda: fake.looks >= 2, 30)
+        fake.end("t-other", "released")
+
+    threading.Thread(target=release_once_its_place_was_asked_for).start()
 
     status, _, err = run("acquire", "ollama", *TRUE)
 
