@@ -6,6 +6,7 @@ A reading never blocks: it is asked for, and reported from whatever thread made 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -51,6 +52,7 @@ class Readings:
         self._asked: deque[tuple[float, int]] = deque()
         self._asked_at_s = 0.0
         self._asked_runs = 0
+        self._asker: int | None = None
         self._bound_ms = 0
         self._told: VramRead | None = None
         self._told_at_s = 0.0
@@ -79,7 +81,9 @@ class Readings:
         if time.monotonic() >= self.due_at_s(state.observed):
             self._note_asked(now)
             self._asked_runs = len(state.observed.runs)
+            self._asker = threading.get_ident()
             self._gpus.read_soon(loads(state))
+            self._asker = None
 
     def take(self, observed: Observed) -> VramRead | None:
         """Return what came since the last call, if it says anything: memory, processes and states count at once, and
@@ -127,7 +131,8 @@ class Readings:
 
     def _report(self, reading: Reading) -> None:
         self._came.append(reading)
-        self._rouse()
+        if threading.get_ident() != self._asker:  # who asks looks next for what came meanwhile
+            self._rouse()
 
 
 def _steady(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:

@@ -14,7 +14,8 @@ from msgspec import Struct
 from supervisor.core.model import Terms
 
 
-class Fact(Struct, frozen=True, array_like=True, tag=True):
+class Fact(Struct, frozen=True, array_like=True, tag=True, gc=False):
+    # No fact can refer back to itself, and the collector took half of the time in which a million are decoded.
     at_ms: int
     wall_ms: int
 

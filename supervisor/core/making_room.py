@@ -16,13 +16,16 @@ def make_room(txn: Txn) -> None:
     """Evict what is in the way of a granted lease, and verify that its room is there."""
     state = txn.state
     for lease in list(state.durable.leases.values()):
-        if lease.phase != "making_room" or not state.observed.synced or not state.leads(lease):
+        if lease.phase != "making_room" or not state.leads(lease):
             continue
-        for target in policy.in_the_way(state, txn.now.at_ms, lease):
-            end_residency(txn, target, "evicted", lease)
+        # While not in sync, too: whoever has a lease may have its target started anew then.
         for container_id, run in state.observed.runs.items():
             if run.spared:
                 txn.touch(state.observed.containers[container_id].target)
+        if not state.observed.synced:
+            continue
+        for target in policy.in_the_way(state, txn.now.at_ms, lease):
+            end_residency(txn, target, "evicted", lease)
         if _others_are_gone(state, lease) and not _another_loads(state, lease):
             _verify_memory(txn, lease)
         else:

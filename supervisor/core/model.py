@@ -230,7 +230,7 @@ class Tie(Struct, frozen=True):
     boot: str
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class Terms(Struct, frozen=True, kw_only=True, gc=False):
     """What a caller asked for; travels unchanged from request to ticket to lease.
 
     ``target`` None is a bare lease. ``priority`` is the resolved rank. ``scope`` is a digest of caller and
@@ -254,7 +254,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     tie: Tie | None = None
 
 
-class Ticket(Struct, frozen=True, kw_only=True):
+class Ticket(Struct, frozen=True, kw_only=True, gc=False):
     """A place in the queue. ``order`` is its arrival number: the tie-break of equal ranks.
 
     ``token_known`` says that its caller was told the token (a polled ticket); a waiter's caller is not.
@@ -273,7 +273,7 @@ class Ticket(Struct, frozen=True, kw_only=True):
     window_mib: int | None = None
 
 
-class Lease(Struct, frozen=True, kw_only=True):
+class Lease(Struct, frozen=True, kw_only=True, gc=False):
     """The right to use the GPU. Its expiry is observed, not durable: a renewal writes nothing.
 
     ``fence`` grows with every grant, so a later holder always has a larger one.
@@ -318,7 +318,7 @@ class Lease(Struct, frozen=True, kw_only=True):
         return not self.terms.wait_ready
 
 
-class Resident(Struct, frozen=True):
+class Resident(Struct, frozen=True, gc=False):
     """A target whose containers run on without a lease; it may be evicted at any time.
 
     It keeps what was reserved for it: ``vram_mib`` on each of ``gpus`` (none: nobody knows which). ``loaded_at_ms``:
@@ -334,7 +334,7 @@ class Resident(Struct, frozen=True):
     loaded_at_ms: int = 0
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """An ended lease or ticket, remembered for a while so that its caller hears what happened."""
 
     id: str
@@ -348,7 +348,7 @@ class Ended(Struct, frozen=True):
     target: str | None = None
 
 
-class Remembered(Struct, frozen=True):
+class Remembered(Struct, frozen=True, gc=False):
     """What is known of a target after its containers are gone: enough to say what to type."""
 
     name: str

@@ -183,6 +183,8 @@ def evictions(state: State, now_ms: int, lease: Lease) -> list[str]:
     """Return the residents that go for a lease that was granted: those it does not share with, and what it takes to
     fit. Memory that is on its way back is not waited for here.
     """
+    if not state.durable.residents:
+        return []
     wish = replace(wish_of(state, lease.terms), need_mib=lease.vram_mib)
     everybody = [other for other in occupants(state) if other.id not in {lease.id, lease.target}]
     going: dict[str, None] = {}
