@@ -205,7 +205,7 @@ def _remember_peaks(txn: Txn) -> None:
     used: dict[str, int] = {}
     for gpu in state.observed.gpus:
         for target, mib in use_of(state, gpu).items():
-            if target is not None:
+            if target is not None and target not in state.durable.leases:
                 used[target] = used.get(target, 0) + mib
     for target, mib in used.items():
         known_mib = state.durable.peaks.get(target, 0)
