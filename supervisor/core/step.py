@@ -104,7 +104,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             _read_vram(txn, item)
         case ProcessesSeen():
             processes_seen(txn, item)
-            return txn.out
+            if not state.queue or all(lease.target for lease in state.durable.leases.values()):
+                return txn.out  # whose a process is counts for the room beside a bare lease alone
         case SignalSent():
             signal_sent(txn, item)
             return txn.out

@@ -12,6 +12,7 @@ from supervisor.api.views.gpus import gpu_views
 from supervisor.core.inputs import ProcessesSeen, VramRead
 from supervisor.core.model import Gpu, GpuProcess, Tie
 from supervisor.core.processes import Ancestor, SeenProcess, Use
+from supervisor.core.replies import Granted
 from supervisor.core.room import crowded_out
 from supervisor.core.usage import free_mib, use_of
 from tests.core.box import Box, container
@@ -143,6 +144,18 @@ def test_who_is_named_as_in_the_way_is_no_process_of_a_bare_lease():
 
     assert refusal is not None
     assert [one["pid"] for one in refusal.context["processes"]] == [9]
+
+
+def test_who_waits_beside_a_lease_is_served_once_a_look_shows_whose_the_processes_are():
+    box = Box(gpus=(GPU,))
+    box.ask(None, vram_mib=8_000, tie=TIE)
+    read(box, process(50, 1_000), process(51, 5_000))
+    waits = box.ask(None, vram_mib=12_000, wait_ms=60_000)
+    assert waits not in box.replies
+
+    describe(box, 51, 50)
+
+    assert isinstance(box.replies[waits], Granted)
 
 
 # ---- the formula, told slowly
