@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "TargetDown",
         "GpuClosed",
         "ProcessReported",
+        "ProcessMissed",
         "ProcessSignalled",
         "SignalFailed",
     ),
