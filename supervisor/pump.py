@@ -29,7 +29,7 @@ from supervisor.core.inputs import (
     StorageFull,
     Tick,
 )
-from supervisor.core.model import Now
+from supervisor.core.model import FinishedUse, Now
 from supervisor.core.replies import Granted, Queued, Reply, SignalProcess
 from supervisor.core.state import State
 from supervisor.kernel import Kernel
@@ -98,10 +98,12 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(disk, self._batch_done)
 
-    def watch_processes(self, port: ProcessPort[T], as_input: Callable[[tuple[T, ...]], Input]) -> None:
+    def watch_processes(
+        self, port: ProcessPort[T], as_input: Callable[[tuple[T, ...], tuple[FinishedUse, ...]], Input]
+    ) -> None:
         """Look at the processes on the GPUs from now on, and take in what ``as_input`` makes of them."""
         self._processes = port
-        self._looks = Looks(port, lambda seen: self.post(as_input(seen)))
+        self._looks = Looks(port, lambda seen, finished: self.post(as_input(seen, finished)))
 
     def _send_signal(self, due: SignalProcess) -> None:
         port = self._processes
@@ -264,7 +266,9 @@ class Pump:
         if read is not None:
             self.kernel.feed(now, read)
             self._first_reading.set()
+        finished = self._readings.take_finished()
         if self._looks is not None:
+            self._looks.hand_in(finished)
             self._looks.look_if_due(self.kernel.state.observed.gpus)
 
     def _let_out(self) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from supervisor.core.inputs import VramRead
-from supervisor.core.model import Container, Gpu, Now, Terms
+from supervisor.core.model import Container, FinishedUse, Gpu, Now, Terms
 from supervisor.core.state import Observed, State
 from supervisor.core.targets import spec_of
 from supervisor.core.wishes import wish_of
@@ -56,6 +56,7 @@ class Readings:
         self._bound_ms = 0
         self._told: VramRead | None = None
         self._told_at_s = 0.0
+        self._finished: list[FinishedUse] = []
 
     def start(self, now: Now) -> None:
         """Begin: a first reading comes by itself."""
@@ -91,6 +92,7 @@ class Readings:
         reading: Reading | None = None
         while self._came:
             reading = self._came.popleft()
+            self._finished += reading.finished
             self._bound_ms = self._began_ms(reading.began_s)
         if reading is None:
             return None
@@ -99,6 +101,11 @@ class Readings:
             return None
         self._told, self._told_at_s = read, time.monotonic()
         return read
+
+    def take_finished(self) -> tuple[FinishedUse, ...]:
+        """Return the processes that have ended, of all readings that were taken since the last call."""
+        finished, self._finished = tuple(self._finished), []
+        return finished
 
     def _is_news(self, read: VramRead) -> bool:
         told = self._told

@@ -21,7 +21,7 @@ from supervisor.api.tokens import TokenMint, load_secret
 from supervisor.clock import Clock, read_boot_id
 from supervisor.config import Config
 from supervisor.core.apply import replay
-from supervisor.core.facts import AnyFact, ProcessReported, SignalFailed
+from supervisor.core.facts import AnyFact, ProcessMissed, ProcessReported, SignalFailed
 from supervisor.core.inputs import ProcessesSeen, Started
 from supervisor.core.model import Gpu
 from supervisor.core.state import Observed, Settings
@@ -190,7 +190,7 @@ def _watch_processes(pump: Pump, config: Config) -> None:
     )
     for sentence_ in limited:
         log.warning("%s", sentence_)
-    pump.watch_processes(ProcessAudit(), lambda seen: ProcessesSeen(seen, limited))
+    pump.watch_processes(ProcessAudit(), lambda seen, finished: ProcessesSeen(seen, finished, limited))
 
 
 async def _first_of(*awaitables: asyncio.Task[Any] | Coroutine[Any, Any, Any]) -> None:
@@ -214,7 +214,7 @@ async def _end(pump: Pump, web: asyncio.Task[None], web_stop: asyncio.Event) -> 
 
 
 def _log_fact(seq: int, fact: AnyFact) -> None:
-    warns = isinstance(fact, ProcessReported) and fact.policy != "observe"
+    warns = isinstance(fact, ProcessReported | ProcessMissed) and fact.policy != "observe"
     level = logging.WARNING if warns or isinstance(fact, SignalFailed) else logging.INFO
     log.log(level, "%s", sentence(fact), extra={"seq": seq, "fact": type(fact).__name__})
 

@@ -21,6 +21,7 @@ from supervisor.core.facts import (
     LeaseRestarted,
     LeaseRetimed,
     LeaseTold,
+    ProcessMissed,
     ProcessReported,
     ProcessSignalled,
     ResidencyBegan,
@@ -102,6 +103,8 @@ def sentence(fact: AnyFact) -> str:
             return f"GPU {shown(fact.uuid)} is open again: {how}"
         case ProcessReported() | ProcessSignalled() | SignalFailed():
             return _of_process(fact)
+        case ProcessMissed():
+            return _of_missed(fact)
         case UseSeen():
             return f"{fact.target} was seen to use {fact.peak_mib} MiB, more than ever before"
         case TargetDown():
@@ -151,7 +154,12 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
                 return f"{named(fact.terms.target)} was adopted: it ran while nobody held the GPU (lease {fact.id})"
             warm = " (still running)" if fact.warm else ", which others hold too," if fact.joins else ""
             who = shown(fact.terms.owner)
-            return f"{named(fact.terms.target)}{warm} is leased to {who} (lease {fact.id}, fence {fact.fence})"
+            on = (
+                f" on {', '.join(shown(gpu, 60) for gpu in fact.gpus)}"
+                if fact.terms.target is None and fact.gpus
+                else ""
+            )
+            return f"{named(fact.terms.target)}{warm} is leased to {who}{on} (lease {fact.id}, fence {fact.fence})"
         case RoomVerified():
             return f"there is room for {named(fact.target)}: it may run (lease {fact.id})"
         case LeaseRestarted():
@@ -220,6 +228,17 @@ def _of_process(fact: ProcessReported | ProcessSignalled | SignalFailed) -> str:
     gains = fact.for_target or fact.for_owner
     whom = f" for {named(fact.for_target)} of {shown(fact.for_owner or '', 100)}" if gains else ""
     return f"{who}{inside} is sent {fact.signal}{whom}: it uses {holds} without a lease{by}{command}"
+
+
+def _of_missed(fact: ProcessMissed) -> str:
+    inside = f" in the container {shown(fact.container, 100)}" if fact.container else ""
+    peak = f"up to {fact.peak_mib} MiB" if fact.peak_mib is not None else "memory"
+    others = f"; so did {fact.more} more" if fact.more else ""
+    return (
+        f"a process (pid {fact.pid}){inside} came and went unseen: it used {peak} of {shown(fact.gpu, 60)} for "
+        f"{fact.ran_ms / 1000:.1f} s from {rfc3339(fact.started_wall_ms)}, while nobody had that GPU; whose it was is "
+        f"not known{others}"
+    )
 
 
 SIGNAL_FAILED = {

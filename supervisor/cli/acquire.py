@@ -93,8 +93,8 @@ async def _use(borrower: Borrower, held: Held, command: Sequence[str], signals: 
 
 def granted(wish: Wish, held: Held) -> str:
     where = f" on {', '.join(held.gpus)}" if held.gpus else ""
-    state = "yours" if wish.target is None else held.state
-    return f"{wish.name} is {state}: lease {held.id}{where}, fence {held.fence}"
+    state = f"is {held.state}" if wish.target is not None else "are yours" if (wish.gpus or 1) > 1 else "is yours"
+    return f"{wish.name} {state}: lease {held.id}{where}, fence {held.fence}"
 
 
 def environment(wish: Wish, held: Held) -> dict[str, str] | None:

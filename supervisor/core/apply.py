@@ -25,6 +25,7 @@ from supervisor.core.facts import (
     LeaseRestarted,
     LeaseRetimed,
     LeaseTold,
+    ProcessMissed,
     ProcessReported,
     ProcessSignalled,
     ResidencyBegan,
@@ -139,7 +140,7 @@ def apply(state: State, fact: AnyFact) -> None:
                 durable.peaks.popitem(last=False)
         case SupervisorStopped() | TargetDown() | ContainerRefused() | ContainerSpared() | StopFailed():
             pass  # for the audit alone
-        case GpuClosed() | GpuOpened() | ProcessReported() | ProcessSignalled() | SignalFailed():
+        case GpuClosed() | GpuOpened() | ProcessReported() | ProcessSignalled() | SignalFailed() | ProcessMissed():
             pass  # for the audit alone
         case _:
             assert_never(fact)

@@ -267,6 +267,25 @@ class SignalFailed(Fact, frozen=True, array_like=True, tag=True):
     outcome: str
 
 
+class ProcessMissed(Fact, frozen=True, array_like=True, tag=True):
+    """A process used a GPU that nobody had, and had ended before anybody looked: the driver's accounts say so.
+
+    Who it was is not known any more. ``more``: how many others like it were found at the same time, beyond the first
+    few. ``policy`` as in ``ProcessReported``. For the audit alone.
+    """
+
+    pid: int
+    gpu: str
+    started_wall_ms: int
+    ran_ms: int
+    peak_mib: int | None
+    gpu_percent: int | None
+    memory_percent: int | None
+    container: str | None
+    policy: str
+    more: int = 0
+
+
 class GpuOpened(Fact, frozen=True, array_like=True, tag=True):
     """``reason``: clean (its memory is back), used (something runs there by right), operator."""
 
@@ -316,4 +335,5 @@ AnyFact = (
     | ProcessReported
     | ProcessSignalled
     | SignalFailed
+    | ProcessMissed
 )

@@ -9,7 +9,7 @@ from supervisor.core.facts import LeaseEnded, LeaseGranted, ResidencyEnded, Tick
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted
 from supervisor.core.room import Placement
-from supervisor.core.state import Hold, State
+from supervisor.core.state import Hold, Ran, State
 from supervisor.core.targets import Standing, limit_ms, members, runs, spec_of
 from supervisor.core.txn import Txn
 
@@ -249,6 +249,8 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
         target=lease.target,
         detail="" if reason in {"released", "forced", "expired", "caller_gone", "process_ended"} else refusal.detail,
     )
+    if lease.target is None:
+        observed.ran.append(Ran(lease.terms.owner, lease.gpus, lease.granted_wall_ms, txn.now.wall_ms))
     if led and rest:
         _hand_over_lead(state, lease, rest[0])
     for what in ("lease", "ready", "down", "vram", "held"):
@@ -260,6 +262,7 @@ def end_lease(txn: Txn, lease: Lease, reason: str, refusal: Refusal, logs_of: st
         observed.launched,
         observed.down_since,
         observed.room,
+        observed.before,
     ]
     for of in kept:
         of.pop(lease.id, None)

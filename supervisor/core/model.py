@@ -144,6 +144,14 @@ class Container(Struct, frozen=True, kw_only=True):
         return (self.project, self.service, self.number)
 
 
+class Bystander(Struct, frozen=True):
+    """A container that is no business of ours: a process on a GPU may be in it. ``service`` is "" without Compose."""
+
+    id: str
+    name: str
+    service: str = ""
+
+
 class GpuProcess(Struct, frozen=True, kw_only=True):
     """One process on a GPU, by its pid on the host. ``used_mib`` None: the driver does not say.
 
@@ -158,7 +166,31 @@ class GpuProcess(Struct, frozen=True, kw_only=True):
     container: str | None = None
 
 
+class FinishedUse(Struct, frozen=True, kw_only=True):
+    """A process that used a GPU and has ended, as the driver's accounts have it: its pid is anybody's by now.
+
+    ``started_wall_ms`` (Unix milliseconds): when it began to use the GPU; ``ran_ms``: for how long it did.
+    ``peak_mib``: the most memory that it had; the percentages are of that time; None where the driver does not say.
+    ``container``: the full id of the container that it was in, where it was seen in one while it ran.
+    """
+
+    gpu: str
+    pid: int
+    started_wall_ms: int
+    ran_ms: int
+    peak_mib: int | None = None
+    gpu_percent: int | None = None
+    memory_percent: int | None = None
+    container: str | None = None
+
+    @property
+    def ended_wall_ms(self) -> int:
+        return self.started_wall_ms + self.ran_ms
+
+
 GpuState = Literal["ok", "lost", "mig", "unreadable"]
+#: Whether the driver keeps accounts of the processes on a GPU. ``denied``: it does not let this user read them.
+Accounting = Literal["on", "off", "unsupported", "denied", "unknown"]
 
 
 class Gpu(Struct, frozen=True):
@@ -166,7 +198,7 @@ class Gpu(Struct, frozen=True):
 
     ``used_mib`` is what processes use; ``reserved_mib`` is what the driver keeps for itself, and what is left is
     ``free_mib``. ``state`` other than ok closes it to new grants, and ``detail`` says why in a sentence.
-    ``processes`` None: the driver does not say who uses it.
+    ``processes`` None: the driver does not say who uses it. ``accounting``: whether those that have ended are told.
     """
 
     uuid: str
@@ -182,6 +214,7 @@ class Gpu(Struct, frozen=True):
     state: GpuState = "ok"
     detail: str = ""
     processes: tuple[GpuProcess, ...] | None = None
+    accounting: Accounting = "unsupported"
 
 
 # ---- durable nouns

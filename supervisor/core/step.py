@@ -104,7 +104,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             _read_vram(txn, item)
         case ProcessesSeen():
             processes_seen(txn, item)
-            return txn.out
+            if not state.queue or all(lease.target for lease in state.durable.leases.values()):
+                return txn.out  # whose a process is counts for the room beside a bare lease alone
         case SignalSent():
             signal_sent(txn, item)
             return txn.out
@@ -205,7 +206,7 @@ def _remember_peaks(txn: Txn) -> None:
     used: dict[str, int] = {}
     for gpu in state.observed.gpus:
         for target, mib in use_of(state, gpu).items():
-            if target is not None:
+            if target is not None and target not in state.durable.leases:
                 used[target] = used.get(target, 0) + mib
     for target, mib in used.items():
         known_mib = state.durable.peaks.get(target, 0)

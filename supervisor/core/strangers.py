@@ -14,12 +14,13 @@ from msgspec import Struct
 
 from supervisor.core import policy, wishes
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
+from supervisor.core.finished import finished_processes
 from supervisor.core.inputs import ProcessesSeen, SignalSent
-from supervisor.core.model import Container, Lease
+from supervisor.core.model import Bystander, Container, Lease
 from supervisor.core.processes import SeenProcess, Standing
 from supervisor.core.replies import SignalProcess
 from supervisor.core.state import State, Suspect
-from supervisor.core.targets import right_to_run
+from supervisor.core.targets import known_container, right_to_run
 from supervisor.core.txn import Txn
 
 
@@ -46,8 +47,8 @@ def judged(state: State) -> list[Judged]:
 def judge(state: State, process: SeenProcess) -> Judged:
     container = _container_of(state, process)
     name = container.name if container is not None else next(iter(process.containers), None)
-    service = container.service if container is not None else None
-    if container is not None and container.target is not None:
+    service = (container.service or None) if container is not None else None
+    if isinstance(container, Container) and container.target is not None:
         lease = state.lease_of(container.target)
         may_run = container.runs and right_to_run(state, container).may_run
         standing: Standing = "unleased" if not may_run else "leased" if lease is not None else "resident"
@@ -62,15 +63,10 @@ def judge(state: State, process: SeenProcess) -> Judged:
     return Judged(process, "unapproved", None, name, service, why_spared=_why_spared(state, process))
 
 
-def _container_of(state: State, process: SeenProcess) -> Container | None:
+def _container_of(state: State, process: SeenProcess) -> Container | Bystander | None:
     """Return the outermost container of a process that the engine knows: what runs nested in it is its business."""
     known = (known_container(state, id_) for id_ in process.containers)
     return next((container for container in known if container is not None), None)
-
-
-def known_container(state: State, id_: str) -> Container | None:
-    """Return a container that the engine knows, labelled or not."""
-    return state.observed.containers.get(id_) or state.observed.unlabelled.get(id_)
 
 
 def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
@@ -142,6 +138,7 @@ def processes_seen(txn: Txn, seen: ProcessesSeen) -> None:
         if suspect is not None and observed.listings >= suspect.listings + 2:
             suspect.looks += 1
     judge_all(txn)
+    finished_processes(txn, seen)
 
 
 def judge_all(txn: Txn) -> None:
@@ -153,10 +150,10 @@ def judge_all(txn: Txn) -> None:
             _forget(txn, identity)
             continue
         suspect = state.observed.suspects.setdefault(identity, Suspect(txn.now.at_ms, state.observed.listings))
-        if not suspect.reported and not _may_be_ours(state, one.process) and _may_write(state):
+        if not suspect.reported and not _may_be_ours(state, one.process) and state.observed.may_write:
             suspect.reported = True
             txn.emit(ProcessReported, policy=state.settings.process_policy, **_forensics(one))
-        if not one.why_spared and _may_write(state):
+        if not one.why_spared and state.observed.may_write:
             _end(txn, one, suspect)
 
 
@@ -209,7 +206,7 @@ def signal_sent(txn: Txn, sent: SignalSent) -> None:
         case "sent" | "gone":
             return
         case "other_process" | "forbidden" | "unsupported" | "withdrawn":
-            if _may_write(state):
+            if state.observed.may_write:
                 name = signal.Signals(sent.signal).name
                 txn.emit(SignalFailed, pid=sent.pid, started=sent.started, signal=name, outcome=sent.outcome)
             suspect = txn.state.observed.suspects.get((sent.pid, sent.started))
@@ -218,10 +215,6 @@ def signal_sent(txn: Txn, sent: SignalSent) -> None:
                 txn.state.observed.timers.drop(("process", f"{sent.pid}/{sent.started}"))
         case _:
             assert_never(sent.outcome)
-
-
-def _may_write(state: State) -> bool:
-    return not (state.observed.storage_full or state.observed.safe_mode or state.observed.stopping)
 
 
 def _forget(txn: Txn, identity: tuple[int, int]) -> None:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from supervisor.api.views.processes import processes_view
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
-from supervisor.core.inputs import ProcessesSeen, Release, SignalSent, VramRead
-from supervisor.core.model import Gpu, Tie
+from supervisor.core.inputs import EngineSnapshot, ProcessesSeen, Release, SignalSent, VramRead
+from supervisor.core.model import Bystander, Gpu, Tie
 from supervisor.core.processes import Allowed, Ancestor, SeenProcess, Use, parse_allowed
 from supervisor.core.replies import SignalProcess
 from supervisor.core.strangers import judge
@@ -68,6 +69,23 @@ def test_of_nested_containers_the_outermost_that_the_engine_knows_counts():
     box.lease("a")
 
     assert judge(box.state, process(containers=("f" * 64, "a-main", "e" * 64))).target == "a"
+
+
+def test_an_unlabelled_container_is_told_by_its_name_and_allowed_by_it():
+    box = Box(gpus=(FIRST,), process_allow=parse_allowed("container=jupyter*"))
+    names = {"ab" * 32: ("jupyter-1", "notebook"), "cd" * 32: ("miner", "")}
+    box.feed(EngineSnapshot((), tuple(Bystander(id_, *name) for id_, name in names.items())))
+    allowed, stranger = (process(pid, containers=(id_,)) for pid, id_ in enumerate(names, 4_000))
+
+    see(box, allowed, stranger)
+
+    known, other = judge(box.state, allowed), judge(box.state, stranger)
+    assert (known.standing, known.container, known.service) == ("allowed", "jupyter-1", "notebook")
+    assert (other.standing, other.container, other.service) == ("unapproved", "miner", None)
+    assert [(fact.pid, fact.container) for fact in facts(box, ProcessReported)] == [(4_001, "miner")]
+    assert [one.containers for one in processes_view(box.state, box.now).processes] == [("jupyter-1",), ("miner",)]
+    box.feed(EngineSnapshot(()))
+    assert judge(box.state, allowed).container == "ab" * 32, "it has gone"
 
 
 @pytest.mark.parametrize(

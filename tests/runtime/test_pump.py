@@ -405,7 +405,7 @@ def test_the_processes_on_the_gpus_are_looked_at_and_taken_in():
     async def story() -> None:
         seen: list[tuple[str, ...]] = []
 
-        def as_input(containers: tuple[str, ...]) -> Input:
+        def as_input(containers: tuple[str, ...], _finished: object) -> Input:
             seen.append(containers)
             return EngineLost("a was seen") if "a-main" in containers else EngineContact()
 

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.core.inputs import VramRead
-from supervisor.core.model import Gpu, Now, Resident
+from supervisor.core.model import FinishedUse, Gpu, Now, Resident
 from supervisor.core.state import Dirty, RoomWait, Run
 from supervisor.gpu.load import Load
 from supervisor.gpu.reading import Reading
@@ -290,3 +290,14 @@ def test_a_container_stays_where_it_was_allowed_to_run():
     state.observed.runs["a-main"].gpus = ("GPU-1",)
 
     assert loads(state) == (Load("a-main", ("GPU-1",), 100),)
+
+
+def test_who_has_ended_is_taken_from_every_reading_also_from_those_that_tell_nothing_new(scene):
+    uses = [FinishedUse(gpu="GPU-0", pid=pid, started_wall_ms=0, ran_ms=1) for pid in (1, 2, 3)]
+    for use in uses:
+        scene.driver.report(Reading(gpus=(GPU,), finished=(use,), began_s=scene.at_s, took_s=0.0))
+    scene.readings.take(scene.observed)
+    assert scene.readings.take_finished() == tuple(uses)
+
+    assert scene.came() is None
+    assert scene.readings.take_finished() == ()
