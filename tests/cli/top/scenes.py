@@ -195,7 +195,7 @@ class Scene(Struct, frozen=True):
                 "/v1/status": document(self.status),
                 "/v1/targets": document(TargetsView(self.targets, ())),
                 "/v1/processes": document(
-                    ProcessesView(policy="observe", gpus=(), processes=self.processes, limited=())
+                    ProcessesView(policy="observe", gpus=(), processes=self.processes, finished=(), limited=())
                 ),
                 "/v1/events": document(Events(self.events, after)),
             }
