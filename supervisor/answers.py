@@ -374,14 +374,32 @@ class GpuInUse(Struct, frozen=True, kw_only=True):
     used_mib: int | None
     unexplained_mib: int | None
     listed: bool
+    accounting: Literal["on", "off", "unsupported", "denied", "unknown"]
+
+
+class FinishedView(Struct, frozen=True, kw_only=True):
+    """A process that used a GPU and had ended before anybody looked at it, by the driver's accounts."""
+
+    pid: int
+    gpu: str
+    started_at: str
+    ended_at: str
+    peak_mib: int | None
+    gpu_percent: int | None
+    memory_percent: int | None
+    container: str | None
+    target: str | None
+    standing: Literal["target", "allowed", "unknown", "unapproved"]
+    meanwhile: tuple[str, ...]
 
 
 class ProcessesView(Struct, frozen=True, kw_only=True):
-    """Who is on the GPUs, by GPU and size."""
+    """Who is on the GPUs, by GPU and size; and who came and went unseen, the last first."""
 
     policy: Literal["observe", "warn", "terminate"]
     gpus: tuple[GpuInUse, ...]
     processes: tuple[ProcessView, ...]
+    finished: tuple[FinishedView, ...]
     limited: tuple[str, ...]
 
 

@@ -78,7 +78,9 @@ class Kernel:
                 self.outbox.replies.append(reply)
             else:
                 self._replies.append((seq, reply))
-        self._signals += ((seq, each) for each in out.signals)
+        for each in out.signals:  # decided anew, where a lease came and went before it had left
+            self._signals = deque(one for one in self._signals if one[1] != each)
+            self._signals.append((seq, each))
         for target in sorted(out.touched):
             self._touched[target] = seq
             self._dispatch(now, target, kills_only=True)

@@ -14,7 +14,7 @@ import msgspec
 from supervisor.api.audit import event, target_of
 from supervisor.api.sentences import sentence
 from supervisor.cli.output import clean
-from supervisor.core.facts import AnyFact, ProcessReported, SignalFailed
+from supervisor.core.facts import AnyFact, ProcessMissed, ProcessReported, SignalFailed
 
 Format = Literal["text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -40,7 +40,7 @@ def set_up_log(form: Format, level: Level, stream: TextIO) -> None:
 
 def tell_decision(seq: int, fact: AnyFact) -> None:
     """Say a fact that is on disk."""
-    warns = isinstance(fact, ProcessReported) and fact.policy != "observe"
+    warns = isinstance(fact, ProcessReported | ProcessMissed) and fact.policy != "observe"
     level = logging.WARNING if warns or isinstance(fact, SignalFailed) else logging.INFO
     if log.isEnabledFor(level):
         log.log(level, "%s", sentence(fact), extra={"seq": seq, "fact": fact})

@@ -51,7 +51,7 @@ def sparing(own_id: str, post: Callable[[Input], None]) -> Callable[[Input], Non
     def post_spared(item: Input) -> None:
         match item:
             case EngineSnapshot():
-                post(EngineSnapshot(tuple(spared(container) for container in item.containers)))
+                post(replace(item, containers=tuple(spared(container) for container in item.containers)))
             case ContainerSeen():
                 post(ContainerSeen(spared(item.container)))
             case _:

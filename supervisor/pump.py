@@ -29,7 +29,7 @@ from supervisor.core.inputs import (
     StorageFull,
     Tick,
 )
-from supervisor.core.model import Now
+from supervisor.core.model import FinishedUse, Now
 from supervisor.core.replies import Granted, Queued, Reply, SignalProcess
 from supervisor.core.state import State
 from supervisor.kernel import Kernel
@@ -49,6 +49,9 @@ ROOM_BYTES = 512 * 1024
 SNAPSHOT_FACTS = 100_000
 #: How often a full disk is tried again.
 DISK_RETRY_S = 1.0
+#: Facts are told to the log, and to who follows the audit, so long after they are on disk, and so many in one go.
+TELL_S = 0.005
+TELL_MAX = 64
 #: Nothing that is due by itself waits longer than this.
 SLEEP_S = 60.0
 
@@ -95,10 +98,12 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(disk, self._batch_done)
 
-    def watch_processes(self, port: ProcessPort[T], as_input: Callable[[tuple[T, ...]], Input]) -> None:
+    def watch_processes(
+        self, port: ProcessPort[T], as_input: Callable[[tuple[T, ...], tuple[FinishedUse, ...]], Input]
+    ) -> None:
         """Look at the processes on the GPUs from now on, and take in what ``as_input`` makes of them."""
         self._processes = port
-        self._looks = Looks(port, lambda seen: self.post(as_input(seen)))
+        self._looks = Looks(port, lambda seen, finished: self.post(as_input(seen, finished)))
 
     def _send_signal(self, due: SignalProcess) -> None:
         port = self._processes
@@ -144,7 +149,8 @@ class Pump:
                 await self._sleep()
         finally:
             self._pids.close()
-            self._tell_facts()
+            while self._told_seq < self.kernel.durable_seq:
+                self._tell_facts()
             self._writer.end()
 
     async def _sleep(self) -> None:
@@ -260,7 +266,9 @@ class Pump:
         if read is not None:
             self.kernel.feed(now, read)
             self._first_reading.set()
+        finished = self._readings.take_finished()
         if self._looks is not None:
+            self._looks.hand_in(finished)
             self._looks.look_if_due(self.kernel.state.observed.gpus)
 
     def _let_out(self) -> None:
@@ -269,7 +277,8 @@ class Pump:
             self._engine.perform(action, self._call_done)
         for each in out.signals:
             self._send_signal(each)
-        for reply in out.replies:
+        # Who was granted something goes on at once; who gave it back only hears that it is so.
+        for reply in sorted(out.replies, key=lambda reply: not isinstance(reply, Granted)):
             asked = self._asked.pop(reply.request_id, None)
             if asked is not None and not asked.done():
                 asked.set_result(reply)
@@ -277,16 +286,17 @@ class Pump:
             deliver()
         if self.kernel.durable_seq > self._told_seq and not self._telling:
             self._telling = True
-            # Two rounds of the loop later: in the next one whoever asked wakes up and sends, in the one after that it
-            # is on the wire. A line of the log costs as much as all of that, and nobody waits for it.
-            self._loop.call_soon(self._loop.call_soon, self._tell_facts)
+            # Later: a line of the log costs as much as an answer, and nobody waits for it.
+            self._loop.call_later(TELL_S, self._tell_facts)
 
     def _tell_facts(self) -> None:
-        """Tell the log, and who follows the audit, what is on disk by now."""
-        self._telling = False
-        after, self._told_seq = self._told_seq, self.kernel.durable_seq
-        for seq, fact in self._recent(after, self._told_seq - after):
+        """Tell the log, and who follows the audit, what is on disk by now: a few, and the rest in the next round."""
+        for seq, fact in self._recent(self._told_seq, TELL_MAX):
             self._on_fact(seq, fact)
+            self._told_seq = seq
+        self._telling = self._told_seq < self.kernel.durable_seq
+        if self._telling:
+            self._loop.call_soon(self._tell_facts)
         self._new_fact.set()
         self._new_fact = asyncio.Event()
 

@@ -6,6 +6,7 @@ A reading never blocks: it is asked for, and reported from whatever thread made 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from supervisor.core.inputs import VramRead
-from supervisor.core.model import Container, Gpu, Now, Terms
+from supervisor.core.model import Container, FinishedUse, Gpu, Now, Terms
 from supervisor.core.state import Observed, State
 from supervisor.core.targets import spec_of
 from supervisor.core.wishes import wish_of
@@ -51,9 +52,11 @@ class Readings:
         self._asked: deque[tuple[float, int]] = deque()
         self._asked_at_s = 0.0
         self._asked_runs = 0
+        self._asker: int | None = None
         self._bound_ms = 0
         self._told: VramRead | None = None
         self._told_at_s = 0.0
+        self._finished: list[FinishedUse] = []
 
     def start(self, now: Now) -> None:
         """Begin: a first reading comes by itself."""
@@ -78,7 +81,9 @@ class Readings:
         if time.monotonic() >= self.due_at_s(state.observed):
             self._note_asked(now)
             self._asked_runs = len(state.observed.runs)
+            self._asker = threading.get_ident()
             self._gpus.read_soon(loads(state))
+            self._asker = None
 
     def take(self, observed: Observed) -> VramRead | None:
         """Return what came since the last call, if it says anything: memory, processes and states count at once, and
@@ -87,6 +92,7 @@ class Readings:
         reading: Reading | None = None
         while self._came:
             reading = self._came.popleft()
+            self._finished += reading.finished
             self._bound_ms = self._began_ms(reading.began_s)
         if reading is None:
             return None
@@ -95,6 +101,11 @@ class Readings:
             return None
         self._told, self._told_at_s = read, time.monotonic()
         return read
+
+    def take_finished(self) -> tuple[FinishedUse, ...]:
+        """Return the processes that have ended, of all readings that were taken since the last call."""
+        finished, self._finished = tuple(self._finished), []
+        return finished
 
     def _is_news(self, read: VramRead) -> bool:
         told = self._told
@@ -120,7 +131,8 @@ class Readings:
 
     def _report(self, reading: Reading) -> None:
         self._came.append(reading)
-        self._rouse()
+        if threading.get_ident() != self._asker:  # who asks looks next for what came meanwhile
+            self._rouse()
 
 
 def _steady(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:

@@ -222,7 +222,7 @@ def _watch_processes(pump: Pump, config: Config) -> None:
     )
     for sentence_ in limited:
         log.warning("%s", sentence_)
-    pump.watch_processes(ProcessAudit(), lambda seen: ProcessesSeen(seen, limited))
+    pump.watch_processes(ProcessAudit(), lambda seen, finished: ProcessesSeen(seen, finished, limited))
 
 
 async def _first_of(*awaitables: asyncio.Task[Any] | Coroutine[Any, Any, Any]) -> None:

@@ -432,7 +432,7 @@ OPERATIONS: dict[Key, Operation] = {
         answers={
             200: (
                 Shown(
-                    what="The processes, and the memory that none of them explains.",
+                    what="The processes, the memory that none of them explains, and who came and went unseen.",
                     shapes=(ProcessesView,),
                     examples={"a stranger": example.PROCESSES},
                 ),

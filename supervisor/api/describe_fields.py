@@ -7,6 +7,8 @@ The types, bounds and defaults come from the Structs themselves.
 from __future__ import annotations
 
 FIELDS: dict[str, str] = {
+    "accounting": "Whether the driver keeps accounts of the processes on it: on, off, unsupported, denied (this user "
+    "may not read them), or unknown.",
     "ancestors": "The processes that it comes from, its parent first.",
     "asked_to_end_at": "When it was sent SIGTERM (RFC 3339, UTC); null: it was not.",
     "cgroup": "Its control group, where it may be read.",
@@ -16,6 +18,7 @@ FIELDS: dict[str, str] = {
     "listed": "Whether the processes on it are known.",
     "known_since": "Who held before it is not known any more (RFC 3339, UTC); null: all of it is.",
     "limited": "Why less is known than there could be, in whole sentences.",
+    "peak_mib": "The most memory that it had, in MiB; null: the driver does not say.",
     "policy": "What is done about processes that stand by nothing: observe, warn or terminate.",
     "step_seconds": "How long a step is, in seconds.",
     "standing": "What it stands by: leased, resident, bare_lease, allowed, unapproved (nothing), or unleased (its "
@@ -60,6 +63,7 @@ FIELDS: dict[str, str] = {
     "fence": "Grows with every grant: a later holder always has a larger one.",
     "field": "The place in the body or query that is wrong; empty for the whole of it.",
     "fields": "What the fact says beyond the other fields; which ones depends on `type`.",
+    "finished": "Processes that came and went unseen, by the driver's accounts: the last hundred, the last first.",
     "first_at": "When the first step begins (RFC 3339, UTC).",
     "free_mib": "What neither is in use nor the driver's own, in MiB; null if nobody knows.",
     "for_owner": "The owner in whose favour it was stopped.",
@@ -69,6 +73,7 @@ FIELDS: dict[str, str] = {
     "gpu": "The GPU, by its UUID.",
     "gpu_class": "The class of GPUs that is asked for; null: any.",
     "gpu_count": "How many GPUs it asks for.",
+    "gpu_percent": "For how much of that time it computed, in per cent; null: the driver does not say.",
     "gpus": "The GPUs.",
     "gpus_asked": "How many GPUs are asked for.",
     "gpus_known": "How many GPUs there are that may be used for it.",
@@ -104,6 +109,8 @@ FIELDS: dict[str, str] = {
     "logs_tail": "The last log lines of the container that matters; empty where they cannot be had in time.",
     "max_hold_seconds": "For how many seconds it may be held while others wait; null: for ever.",
     "max_holders": "How many leases it may have at a time; null: as many as ask.",
+    "meanwhile": "The targets, and the owners of bare leases, that had the GPU then: it may have been theirs.",
+    "memory_percent": "For how much of that time it read or wrote memory, in per cent; null: the driver does not say.",
     "message": "What is wrong, in one sentence.",
     "min_residency_seconds": "For how many seconds it is not evicted after it was loaded; null: it may be at once.",
     "mode": "What happens to an unleased start: `stop`, `observe`, or `adopt`.",
@@ -179,6 +186,13 @@ FIELDS: dict[str, str] = {
 
 IN_STRUCT: dict[tuple[str, str], str] = {
     ("AncestorView", "command"): "Its command line.",
+    ("FinishedView", "container"): "The container that it was in, as far as it was seen in one; null: not known.",
+    ("FinishedView", "ended_at"): "When it ceased to use the GPU (RFC 3339, UTC).",
+    ("FinishedView", "pid"): "The number that it had on the host: another process's by now, or nobody's.",
+    ("FinishedView", "standing"): "What can still be said: target (it was in a container of `target`), allowed (in one "
+    "on the list), unknown (it may have been `meanwhile`'s), or unapproved (nobody had that GPU).",
+    ("FinishedView", "started_at"): "When it began to use the GPU (RFC 3339, UTC).",
+    ("FinishedView", "target"): "The target whose container it was in; null: none, or not known.",
     ("ProcessView", "command"): "Its command line.",
     ("ProcessView", "container"): "The container that it is in, by its name, or its id where no name is known.",
     ("ProcessView", "containers"): "All that it is in, the outermost first: by name, or by id where no name is known.",
@@ -203,7 +217,10 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("EngineView", "reason"): "Why it is not in sync; empty while it is.",
     ("EventsQuery", "after"): "Only facts behind this one, oldest first; without it, the newest ones.",
     ("EventsQuery", "target"): "Only facts about this target.",
-    ("ForeignProcess", "container"): "The full id of the container that it is in; null: none.",
+    ("ForeignProcess", "container"): "The container that it is in, by its name, or its full id where no name is known; "
+    "null: none.",
+    ("ForeignProcess", "name"): "The name of its program; null where nobody looked yet.",
+    ("ForeignProcess", "user"): "Whose it is, by name; null where nobody looked yet.",
     ("ForeignProcess", "used_mib"): "What it uses of the GPU, in MiB; null: the driver does not say.",
     ("ForceEndQuery", "only"): "What it must still be, or nothing is done: `lease` or `ticket`.",
     ("ForecastAnswer", "code"): "What it would be refused with, now or after a wait of 0 s; null if it is granted.",

@@ -19,6 +19,8 @@ class ForeignProcess(Struct, frozen=True, kw_only=True):
 
     pid: int
     used_mib: int | None
+    name: str | None
+    user: str | None
     container: str | None
 
 
@@ -221,13 +223,13 @@ PROBLEMS: dict[str, ProblemText] = {
     "insufficient_vram": ProblemText(
         "Waiting does not help. Lower `gpu.vram-mib` if it is too high (`largest_gpu_mib`), ask for fewer GPUs "
         "(`gpus_known`), or end what the supervisor may not stop (`processes`).",
-        "9000 of 24576 MiB on GPU GPU-4f1c are in use by what the supervisor may not stop (pids 4711), and comfyui "
-        "needs 20480 MiB; end that first",
+        "9000 of 24576 MiB on GPU GPU-4f1c are in use by what the supervisor may not stop : pid 4711 (python3 of "
+        "eve, 9000 MiB); comfyui needs 20480 MiB; end that first",
         {
             "needed_mib": 20_480,
             "foreign_mib": 9_000,
             "gpu": "GPU-4f1c",
-            "processes": [{"pid": 4_711, "used_mib": 9_000, "container": None}],
+            "processes": [{"pid": 4_711, "used_mib": 9_000, "name": "python3", "user": "eve", "container": None}],
         },
     ),
     "overloaded": ProblemText("Close connections, and try again.", "too many connections are open"),

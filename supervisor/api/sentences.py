@@ -21,6 +21,7 @@ from supervisor.core.facts import (
     LeaseRestarted,
     LeaseRetimed,
     LeaseTold,
+    ProcessMissed,
     ProcessReported,
     ProcessSignalled,
     ResidencyBegan,
@@ -104,6 +105,8 @@ def sentence(fact: AnyFact) -> str:
             return f"GPU {shown(fact.uuid)} is open again: {how}{asked_by(fact.caller)}"
         case ProcessReported() | ProcessSignalled() | SignalFailed():
             return _of_process(fact)
+        case ProcessMissed():
+            return _of_missed(fact)
         case UseSeen():
             return f"{fact.target} was seen to use {fact.peak_mib} MiB, more than ever before"
         case TargetDown():
@@ -163,12 +166,19 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
                 return f"{named(fact.terms.target)} was adopted: it ran while nobody held the GPU (lease {fact.id})"
             warm = " (still running)" if fact.warm else ", which others hold too," if fact.joins else ""
             who = shown(fact.terms.owner)
+            on = (
+                f" on {', '.join(shown(gpu, 60) for gpu in fact.gpus)}"
+                if fact.terms.target is None and fact.gpus
+                else ""
+            )
             by = f", {shown(fact.terms.caller)}" if asked_by(fact.terms.caller) else ""
-            return f"{named(fact.terms.target)}{warm} is leased to {who} (lease {fact.id}, fence {fact.fence}{by})"
+            return f"{named(fact.terms.target)}{warm} is leased to {who}{on} (lease {fact.id}, fence {fact.fence}{by})"
         case RoomVerified():
             return f"there is room for {named(fact.target)}: it may run (lease {fact.id})"
         case LeaseRestarted():
             return f"{fact.target} is started again for its owner (lease {fact.id})"
+        case LeaseRetimed(answered=True):
+            return f"the holder of lease {fact.id} was answered before its target is ready, as it asked"
         case LeaseRetimed():
             return f"lease {fact.id} is renewed by {fact.ttl_ms // 1000} s at a time from now on"
         case LeaseTold():
@@ -232,6 +242,17 @@ def _of_process(fact: ProcessReported | ProcessSignalled | SignalFailed) -> str:
     gains = fact.for_target or fact.for_owner
     whom = f" for {named(fact.for_target)} of {shown(fact.for_owner or '', 100)}" if gains else ""
     return f"{who}{inside} is sent {fact.signal}{whom}: it uses {holds} without a lease{by}{command}"
+
+
+def _of_missed(fact: ProcessMissed) -> str:
+    inside = f" in the container {shown(fact.container, 100)}" if fact.container else ""
+    peak = f"up to {fact.peak_mib} MiB" if fact.peak_mib is not None else "memory"
+    others = f"; so did {fact.more} more" if fact.more else ""
+    return (
+        f"a process (pid {fact.pid}){inside} came and went unseen: it used {peak} of {shown(fact.gpu, 60)} for "
+        f"{fact.ran_ms / 1000:.1f} s from {rfc3339(fact.started_wall_ms)}, while nobody had that GPU; whose it was is "
+        f"not known{others}"
+    )
 
 
 SIGNAL_FAILED = {

@@ -25,6 +25,7 @@ from supervisor.core.facts import (
     LeaseRestarted,
     LeaseRetimed,
     LeaseTold,
+    ProcessMissed,
     ProcessReported,
     ProcessSignalled,
     ResidencyBegan,
@@ -119,7 +120,10 @@ def apply(state: State, fact: AnyFact) -> None:
             _enter(state, fact.id, "making_room", fact.at_ms)
         case LeaseRetimed():
             lease = durable.leases[fact.id]
-            durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms))
+            wait_ready = lease.terms.wait_ready and not fact.answered
+            durable.leases[fact.id] = replace(
+                lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms, wait_ready=wait_ready)
+            )
         case LeaseTold():
             durable.leases[fact.id] = replace(durable.leases[fact.id], ends_at_ms=fact.ends_at_ms)
         case ResidencyBegan():
@@ -140,7 +144,7 @@ def apply(state: State, fact: AnyFact) -> None:
                 durable.peaks.popitem(last=False)
         case SupervisorStopped() | TargetDown() | ContainerRefused() | ContainerSpared() | StopFailed():
             pass  # for the audit alone
-        case GpuClosed() | GpuOpened() | ProcessReported() | ProcessSignalled() | SignalFailed():
+        case GpuClosed() | GpuOpened() | ProcessReported() | ProcessSignalled() | SignalFailed() | ProcessMissed():
             pass  # for the audit alone
         case _:
             assert_never(fact)
@@ -193,9 +197,9 @@ def _grant(state: State, fact: LeaseGranted) -> None:
         granted_at_ms=fact.at_ms,
         granted_wall_ms=fact.wall_ms,
         phase_at_ms=lead.phase_at_ms if lead is not None else fact.at_ms,
-        needs_cold_start=fact.needs_cold_start,
+        needs_cold_start=lead.needs_cold_start if lead is not None else fact.needs_cold_start,
         adopted=fact.adopted,
-        warm=fact.warm,
+        warm=lead.warm if lead is not None else fact.warm,
         loaded_at_ms=_loaded_at_ms(fact, lead or resident),
     )
     durable.leases[lease.id] = lease
@@ -237,33 +241,40 @@ def _remember_end(state: State, held: Ticket | Lease, fact: TicketEnded | LeaseE
     )
     if held.token_hash:
         durable.ended[held.token_hash] = ended
-        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + state.settings.ended_ms)
+        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + _slack(state.settings.ended_ms))
     # Whoever was told a lease or a ticket has had an answer, and a later failure is its end: a retry is no second one.
     answered = held.token_known or (isinstance(held, Lease) and held.answer_due)
     if held.terms.scope and (answered or fact.reason not in REFUSALS):
         durable.ended_keys[held.terms.scope] = ended
-        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + state.settings.keys_ms)
-    if max(len(durable.ended), len(durable.ended_keys)) > state.settings.ended_max:
+        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + _slack(state.settings.keys_ms))
+    if max(len(durable.ended), len(durable.ended_keys)) > _slack(state.settings.ended_max):
         _forget(state, fact.at_ms)
 
 
 def _forget(state: State, now_ms: int) -> None:
     """Drop what was remembered for long enough. Facts alone decide when, so that a replay forgets the same."""
     durable, settings = state.durable, state.settings
-    _trim(durable.ended, now_ms - settings.ended_ms, settings.ended_max)
-    _trim(durable.ended_keys, now_ms - settings.keys_ms, settings.ended_max)
     state.forget_at_ms = min(
-        _oldest_ms(durable.ended) + settings.ended_ms, _oldest_ms(durable.ended_keys) + settings.keys_ms
+        _trim(durable.ended, now_ms, settings.ended_ms, settings.ended_max),
+        _trim(durable.ended_keys, now_ms, settings.keys_ms, settings.ended_max),
     )
+
+
+def _slack(amount: int) -> int:
+    """Let a limit be passed by a sixteenth: what is over it is dropped in bulk, not with every fact."""
+    return amount + amount // 16
+
+
+def _trim(ended: OrderedDict[str, Ended], now_ms: int, keep_ms: int, most: int) -> float:
+    """Drop what is too old or too much, once there is enough of it; return when the next one will be too old."""
+    if len(ended) > _slack(most) or (ended and _oldest_ms(ended) + _slack(keep_ms) < now_ms):
+        while ended and (len(ended) > most or _oldest_ms(ended) + keep_ms < now_ms):
+            ended.popitem(last=False)
+    return _oldest_ms(ended) + _slack(keep_ms)
 
 
 def _oldest_ms(ended: OrderedDict[str, Ended]) -> float:
     return next(iter(ended.values())).at_ms if ended else float("inf")
-
-
-def _trim(ended: OrderedDict[str, Ended], before_ms: int, most: int) -> None:
-    while ended and (len(ended) > most or next(iter(ended.values())).at_ms < before_ms):
-        ended.popitem(last=False)
 
 
 # ---- snapshots

@@ -124,6 +124,8 @@ def caller_gone(txn: Txn, request: CallerGone) -> None:
     caller = let_go(txn, request.request_id)
     if caller is None:
         if request.lease_id is not None and state.observed.handed.pop(request.request_id, None) == request.lease_id:
+            if request.lease_id in state.observed.told:
+                state.observed.told[request.lease_id] -= 1
             _take_back(txn, request.lease_id)
         return
     if on_the_line(txn, caller.id):
@@ -143,7 +145,8 @@ def caller_gone(txn: Txn, request: CallerGone) -> None:
 def _take_back(txn: Txn, id_: str) -> None:
     """End what nobody can use: only the lost answer would have told its token. A key can fetch it again.
 
-    Two requests with one key may have had the same answer, and only one of them was lost.
+    Two requests with one key may have had the same answer, and only one of them was lost; the other may have been
+    before a restart.
     """
     state = txn.state
     ticket = state.durable.tickets.get(id_)
@@ -151,7 +154,7 @@ def _take_back(txn: Txn, id_: str) -> None:
     if ticket is not None and ticket.terms.scope is None:
         end_ticket(txn, ticket, "caller_gone", ended_refusal("ticket", "caller_gone"))
     elif lease is not None and (lease.terms.scope is not None or lease.token_known):
-        if not lease.token_known and id_ not in state.observed.handed.values():
+        if not lease.token_known and not state.observed.told.get(id_):
             state.observed.promised.pop(id_, None)
         start_window(txn, lease)
     elif lease is not None:

@@ -14,6 +14,7 @@ from supervisor.core.sightings import begin_residency
 from supervisor.core.state import Run, State, Tally
 from supervisor.core.targets import Right, right_to_run, room_is_being_made, spec_of
 from supervisor.core.txn import Txn
+from supervisor.core.wishes import wish_of
 
 #: Refusals of one container place that keeps coming back are one fact in this time, with a count.
 TALLY_MS = 60_000
@@ -151,7 +152,7 @@ def adopt_one(txn: Txn) -> None:
     )
     for _, _, target in candidates:
         terms = Terms(target=target, owner="adopted", priority=0, ttl_ms=0, wait_ready=False)
-        found = find_place(state, txn.now.at_ms, terms)
+        found = find_place(state, txn.now.at_ms, wish_of(state, terms), terms.priority)
         if isinstance(found, Placement):
             id_ = f"adopted-{state.durable.fence + 1}"
             grant(txn, id_=id_, token_hash="", token_known=True, terms=terms, place=found, adopted=True)

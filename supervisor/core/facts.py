@@ -15,7 +15,8 @@ from msgspec import Struct
 from supervisor.core.model import Terms
 
 
-class Fact(Struct, frozen=True, array_like=True, tag=True):
+class Fact(Struct, frozen=True, array_like=True, tag=True, gc=False):
+    # No fact can refer back to itself, and the collector took half of the time in which a million are decoded.
     at_ms: int
     wall_ms: int
 
@@ -132,10 +133,11 @@ class LeaseRestarted(Fact, frozen=True, array_like=True, tag=True):
 
 
 class LeaseRetimed(Fact, frozen=True, array_like=True, tag=True):
-    """A refresh asked for another TTL than the grant's."""
+    """A refresh asked for another TTL than the grant's, or one was ``answered`` before the grant's own terms say so."""
 
     id: str
     ttl_ms: int
+    answered: bool = False
 
 
 class LeaseTold(Fact, frozen=True, array_like=True, tag=True):
@@ -280,6 +282,25 @@ class SignalFailed(Fact, frozen=True, array_like=True, tag=True):
     outcome: str
 
 
+class ProcessMissed(Fact, frozen=True, array_like=True, tag=True):
+    """A process used a GPU that nobody had, and had ended before anybody looked: the driver's accounts say so.
+
+    Who it was is not known any more. ``more``: how many others like it were found at the same time, beyond the first
+    few. ``policy`` as in ``ProcessReported``. For the audit alone.
+    """
+
+    pid: int
+    gpu: str
+    started_wall_ms: int
+    ran_ms: int
+    peak_mib: int | None
+    gpu_percent: int | None
+    memory_percent: int | None
+    container: str | None
+    policy: str
+    more: int = 0
+
+
 class GpuOpened(Fact, frozen=True, array_like=True, tag=True):
     """``reason``: clean (its memory is back), used (something runs there by right), operator."""
 
@@ -330,5 +351,6 @@ AnyFact = (
     | ProcessReported
     | ProcessSignalled
     | SignalFailed
+    | ProcessMissed
     | TicketMoved
 )

@@ -41,11 +41,12 @@ class Forecast(Struct, frozen=True, kw_only=True):
 
 def forecast(state: State, now: Now, terms: Terms, *, priority_given: bool) -> Forecast:
     """Return what a fresh request with ``terms`` would be answered."""
-    refusal = never(state, terms)
+    wish = wish_of(state, terms)
+    refusal = never(state, wish, terms.caller)
     if refusal is not None:
         return Forecast(would="refuse", terms=terms, refusal=refusal)
     terms = settled_terms(state, terms, priority_given=priority_given)
-    found = find_place(state, now.at_ms, terms)
+    found = find_place(state, now.at_ms, wish, terms.priority)
     if isinstance(found, Refusal) and is_final(found):
         return Forecast(would="refuse", terms=terms, refusal=found)
     full = queue_full(state, terms.caller) if isinstance(found, Refusal) else None
@@ -61,9 +62,8 @@ def forecast(state: State, now: Now, terms: Terms, *, priority_given: bool) -> F
             evicts=tuple(sorted(found.evicts)),
             start="joined" if found.joins is not None else start,
         )
-    need = wish_of(state, terms).need_mib
     place = state.position_of_next(terms.priority, now.at_ms)
-    return Forecast(would="wait", terms=terms, refusal=found, vram_mib=need, start=start, position=place)
+    return Forecast(would="wait", terms=terms, refusal=found, vram_mib=wish.need_mib, start=start, position=place)
 
 
 def _start(state: State, target: str | None) -> Literal["warm", "cold"] | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from supervisor.core.model import Container, Gpu, Terms, Tie
+from supervisor.core.model import Bystander, Container, FinishedUse, Gpu, Terms, Tie
 from supervisor.core.processes import SeenProcess
 
 # ---- requests
@@ -118,9 +118,13 @@ class CallerGone(Struct, frozen=True):
 
 
 class EngineSnapshot(Struct, frozen=True):
-    """Everything labelled (and what it depends on), just listed and inspected with the event stream up."""
+    """Everything labelled (and what it depends on), just listed and inspected with the event stream up.
+
+    ``others``: what else was in the list.
+    """
 
     containers: tuple[Container, ...]
+    others: tuple[Bystander, ...] = ()
 
 
 class ContainerSeen(Struct, frozen=True):
@@ -173,10 +177,12 @@ class ActionDone(Struct, frozen=True):
 class ProcessesSeen(Struct, frozen=True):
     """The processes on the GPUs were looked at: all of them, those that are gone by now left out.
 
+    ``finished``: those that have ended, by the driver's accounts; all looks that could have seen them are over.
     ``limited``: what whoever looked may not see or do, in whole sentences.
     """
 
     processes: tuple[SeenProcess, ...]
+    finished: tuple[FinishedUse, ...] = ()
     limited: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from supervisor.core.facts import LeaseEnded, LeaseGranted, ResidencyEnded, Tick
 from supervisor.core.model import Lease, Terms, Ticket
 from supervisor.core.replies import Granted
 from supervisor.core.room import Placement
-from supervisor.core.state import Hold, State
+from supervisor.core.state import Hold, Ran, State
 from supervisor.core.targets import Standing, limit_ms, members, runs, spec_of
 from supervisor.core.txn import Txn
 
@@ -154,6 +154,7 @@ def answer(txn: Txn, lease: Lease) -> None:
     for caller in due:
         if caller.owns:
             remember_handed(txn, caller.request_id, lease.id)
+            remember_told(txn, lease)
         txn.reply(granted(txn, caller.request_id, lease))
 
 
@@ -221,6 +222,11 @@ def remember_handed(txn: Txn, request_id: int, id_: str) -> None:
         handed.popitem(last=False)
 
 
+def remember_told(txn: Txn, lease: Lease) -> None:
+    told = txn.state.observed.told
+    told[lease.id] = told.get(lease.id, 0) + 1
+
+
 # ---- ending
 
 
@@ -246,6 +252,8 @@ def end_lease(
         detail="" if reason in {"released", "forced", "expired", "caller_gone", "process_ended"} else refusal.detail,
         caller=caller,
     )
+    if lease.target is None:
+        observed.ran.append(Ran(lease.terms.owner, lease.gpus, lease.granted_wall_ms, txn.now.wall_ms))
     if led and rest:
         _hand_over_lead(state, lease, rest[0])
     for what in ("lease", "ready", "down", "vram", "held"):
@@ -253,9 +261,11 @@ def end_lease(
     kept: list[dict[str, Any]] = [
         observed.expires,
         observed.promised,
+        observed.told,
         observed.launched,
         observed.down_since,
         observed.room,
+        observed.before,
     ]
     for of in kept:
         of.pop(lease.id, None)

@@ -9,20 +9,23 @@ from supervisor.core.model import Lease
 from supervisor.core.state import Dirty, RoomWait, State
 from supervisor.core.targets import gpus_of, helpers, is_awaited, right_to_run, runs, team_of
 from supervisor.core.txn import Txn
-from supervisor.core.usage import has_room
+from supervisor.core.usage import called, has_room
 
 
 def make_room(txn: Txn) -> None:
     """Evict what is in the way of a granted lease, and verify that its room is there."""
     state = txn.state
     for lease in list(state.durable.leases.values()):
-        if lease.phase != "making_room" or not state.observed.synced or not state.leads(lease):
+        if lease.phase != "making_room" or not state.leads(lease):
             continue
-        for target in policy.in_the_way(state, txn.now.at_ms, lease):
-            end_residency(txn, target, "evicted", lease)
+        # While not in sync, too: whoever has a lease may have its target started anew then.
         for container_id, run in state.observed.runs.items():
             if run.spared:
                 txn.touch(state.observed.containers[container_id].target)
+        if not state.observed.synced:
+            continue
+        for target in policy.in_the_way(state, txn.now.at_ms, lease):
+            end_residency(txn, target, "evicted", lease)
         if _others_are_gone(state, lease) and not _another_loads(state, lease):
             _verify_memory(txn, lease)
         else:
@@ -70,6 +73,12 @@ def _verify_memory(txn: Txn, lease: Lease) -> None:
     observed.timers.drop(key)
     txn.emit(RoomVerified, id=lease.id, target=lease.target)
     if lease.target is None:
+        observed.before[lease.id] = frozenset(
+            (process.pid, process.started)
+            for gpu in observed.gpus
+            if gpu.uuid in lease.gpus
+            for process in gpu.processes or ()
+        )
         observed.timers.drop(("ready", lease.id))
         answer(txn, txn.state.durable.leases[lease.id])
         return
@@ -118,7 +127,7 @@ def memory_overdue(txn: Txn, lease: Lease) -> None:
             return end_target(txn, lease, "insufficient_vram", crowded)
     seconds = state.settings.vram_return_ms // 1000
     for gpu in short:
-        held_by = ", ".join(f"pid {process.pid} ({process.used_mib} MiB)" for process in (gpu.processes or ())[:8])
+        held_by = ", ".join(called(state, process) for process in (gpu.processes or ())[:8])
         detail = (
             f"the memory of GPU {gpu.uuid} did not come back {seconds} s after everything on it was stopped"
             f"{f': {held_by} still hold it' if held_by else ''}; it opens by itself when it does"

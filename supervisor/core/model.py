@@ -144,6 +144,14 @@ class Container(Struct, frozen=True, kw_only=True):
         return (self.project, self.service, self.number)
 
 
+class Bystander(Struct, frozen=True):
+    """A container that is no business of ours: a process on a GPU may be in it. ``service`` is "" without Compose."""
+
+    id: str
+    name: str
+    service: str = ""
+
+
 class GpuProcess(Struct, frozen=True, kw_only=True):
     """One process on a GPU, by its pid on the host. ``used_mib`` None: the driver does not say.
 
@@ -158,7 +166,31 @@ class GpuProcess(Struct, frozen=True, kw_only=True):
     container: str | None = None
 
 
+class FinishedUse(Struct, frozen=True, kw_only=True):
+    """A process that used a GPU and has ended, as the driver's accounts have it: its pid is anybody's by now.
+
+    ``started_wall_ms`` (Unix milliseconds): when it began to use the GPU; ``ran_ms``: for how long it did.
+    ``peak_mib``: the most memory that it had; the percentages are of that time; None where the driver does not say.
+    ``container``: the full id of the container that it was in, where it was seen in one while it ran.
+    """
+
+    gpu: str
+    pid: int
+    started_wall_ms: int
+    ran_ms: int
+    peak_mib: int | None = None
+    gpu_percent: int | None = None
+    memory_percent: int | None = None
+    container: str | None = None
+
+    @property
+    def ended_wall_ms(self) -> int:
+        return self.started_wall_ms + self.ran_ms
+
+
 GpuState = Literal["ok", "lost", "mig", "unreadable"]
+#: Whether the driver keeps accounts of the processes on a GPU. ``denied``: it does not let this user read them.
+Accounting = Literal["on", "off", "unsupported", "denied", "unknown"]
 
 
 class Gpu(Struct, frozen=True):
@@ -166,7 +198,7 @@ class Gpu(Struct, frozen=True):
 
     ``used_mib`` is what processes use; ``reserved_mib`` is what the driver keeps for itself, and what is left is
     ``free_mib``. ``state`` other than ok closes it to new grants, and ``detail`` says why in a sentence.
-    ``processes`` None: the driver does not say who uses it.
+    ``processes`` None: the driver does not say who uses it. ``accounting``: whether those that have ended are told.
     """
 
     uuid: str
@@ -182,6 +214,7 @@ class Gpu(Struct, frozen=True):
     state: GpuState = "ok"
     detail: str = ""
     processes: tuple[GpuProcess, ...] | None = None
+    accounting: Accounting = "unsupported"
 
 
 # ---- durable nouns
@@ -197,7 +230,7 @@ class Tie(Struct, frozen=True):
     boot: str
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class Terms(Struct, frozen=True, kw_only=True, gc=False):
     """What a caller asked for; travels unchanged from request to ticket to lease.
 
     ``target`` None is a bare lease. ``priority`` is the resolved rank. ``scope`` is a digest of caller and
@@ -223,7 +256,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     caller: str = ""
 
 
-class Ticket(Struct, frozen=True, kw_only=True):
+class Ticket(Struct, frozen=True, kw_only=True, gc=False):
     """A place in the queue. ``order`` is its arrival number: the tie-break of equal ranks.
 
     ``token_known`` says that its caller was told the token (a polled ticket); a waiter's caller is not.
@@ -242,7 +275,7 @@ class Ticket(Struct, frozen=True, kw_only=True):
     window_mib: int | None = None
 
 
-class Lease(Struct, frozen=True, kw_only=True):
+class Lease(Struct, frozen=True, kw_only=True, gc=False):
     """The right to use the GPU. Its expiry is observed, not durable: a renewal writes nothing.
 
     ``fence`` grows with every grant, so a later holder always has a larger one.
@@ -287,7 +320,7 @@ class Lease(Struct, frozen=True, kw_only=True):
         return not self.terms.wait_ready
 
 
-class Resident(Struct, frozen=True):
+class Resident(Struct, frozen=True, gc=False):
     """A target whose containers run on without a lease; it may be evicted at any time.
 
     It keeps what was reserved for it: ``vram_mib`` on each of ``gpus`` (none: nobody knows which). ``loaded_at_ms``:
@@ -303,7 +336,7 @@ class Resident(Struct, frozen=True):
     loaded_at_ms: int = 0
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """An ended lease or ticket, remembered for a while so that its caller hears what happened."""
 
     id: str
@@ -317,7 +350,7 @@ class Ended(Struct, frozen=True):
     target: str | None = None
 
 
-class Remembered(Struct, frozen=True):
+class Remembered(Struct, frozen=True, gc=False):
     """What is known of a target after its containers are gone: enough to say what to type."""
 
     name: str

@@ -12,10 +12,12 @@ from typing import Literal
 
 from msgspec import Struct
 
+from supervisor.core.model import FinishedUse
 from supervisor.core.values import BadValue, shown
 
 Kind = Literal["compute", "graphics", "mps"]
 Standing = Literal["leased", "resident", "bare_lease", "allowed", "unapproved", "unleased"]
+Outlived = Literal["target", "allowed", "unknown", "unapproved"]
 Policy = Literal["observe", "warn", "terminate"]
 ALLOWED_HINT = "write user=NAME, exe=GLOB, cgroup=GLOB or container=GLOB, with + between what must all be true"
 ALLOWED_MAX = 100
@@ -81,6 +83,21 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
     def descends_from(self, pid: int, started: int) -> bool:
         """Return whether it is that process, or one of its descendants."""
         return self.identity == (pid, started) or any((a.pid, a.started) == (pid, started) for a in self.ancestors)
+
+
+class Finished(Struct, frozen=True, kw_only=True):
+    """A process that nobody looked at while it used a GPU, and what can still be said of it.
+
+    ``standing``: ``target``: it was in a container of ``target``; ``allowed``: in a container that is on the list of
+    the allowed; ``unknown``: it may have been anybody's, and ``meanwhile`` are targets and owners of bare leases that
+    had the GPU then; ``unapproved``: nobody had it. ``container``: a name, or an id where no name is known.
+    """
+
+    use: FinishedUse
+    standing: Outlived
+    target: str | None = None
+    container: str | None = None
+    meanwhile: tuple[str, ...] = ()
 
 
 class Allowed(Struct, frozen=True):

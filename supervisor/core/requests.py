@@ -33,12 +33,14 @@ from supervisor.core.state import Hold, State
 from supervisor.core.targets import members, spec_of
 from supervisor.core.txn import Txn
 from supervisor.core.values import shown
+from supervisor.core.wishes import Wish
 
 # ---- acquire
 
 
 def acquire(txn: Txn, request: Acquire) -> None:
     state = txn.state
+    wish = wishes.wish_of(state, request.terms)
     known = state.ids_by_scope.get(request.terms.scope or "")
     lease = state.durable.leases.get(known or "")
     refusal = policy.standstill(state) if lease is None else _closed_to(state, lease)
@@ -47,11 +49,11 @@ def acquire(txn: Txn, request: Acquire) -> None:
     if refusal is None and request.terms.scope is not None:
         refusal = _ended_with_key(txn, request.terms)
     if refusal is None:
-        refusal = never(state, request.terms)
+        refusal = never(state, wish, request.terms.caller)
     if refusal is not None:
         return txn.refuse(request.request_id, refusal)
     terms = settled_terms(state, request.terms, priority_given=request.priority_given)
-    found = find_place(state, txn.now.at_ms, terms)
+    found = find_place(state, txn.now.at_ms, wish, terms.priority)
     if isinstance(found, Placement):
         caller = Hold(request.request_id, request.id, owns=True, on_busy=request.on_busy, terms=terms)
         hold(txn, caller)
@@ -71,9 +73,9 @@ def _closed_to(state: State, lease: Lease) -> Refusal | None:
     return policy.standstill(state) if over and lease.phase != "ready" else None
 
 
-def never(state: State, terms: Terms) -> Refusal | None:
+def never(state: State, wish: Wish, caller: str) -> Refusal | None:
     """Return why a fresh request is refused whether or not it would wait; None if it is not."""
-    return policy.standstill(state) or not_leasable(state, terms) or _over_limit(state, terms.caller)
+    return policy.standstill(state) or not_leasable(state, wish) or _over_limit(state, caller)
 
 
 def _over_limit(state: State, caller: str) -> Refusal | None:
@@ -85,13 +87,12 @@ def _over_limit(state: State, caller: str) -> Refusal | None:
     return Refusal("caller_limit", detail, {"held": held, "limit": limit})
 
 
-def find_place(state: State, now_ms: int, terms: Terms) -> Placement | Refusal:
+def find_place(state: State, now_ms: int, wish: Wish, priority: int) -> Placement | Refusal:
     """Return where a fresh request is granted at once, or why it is not: behind everybody who waits for the same."""
     refusal = policy.not_now(state)
     if refusal is not None:
         return refusal
-    wish = wishes.wish_of(state, terms)
-    rank = state.rank_of_next(terms.priority, now_ms)
+    rank = state.rank_of_next(priority, now_ms)
     found = room.place(state, now_ms, wish, keep_off=policy.keep_off(state, wish, rank))
     return with_queue(state, found) if isinstance(found, Refusal) else found
 
@@ -130,6 +131,8 @@ def _enqueue(txn: Txn, request: Acquire, terms: Terms) -> None:
         return txn.refuse(request.request_id, full)
     waits = request.wait_ms > 0
     txn.emit(TicketQueued, id=request.id, token_hash=request.token_hash, token_known=not waits, terms=terms)
+    # It found no place just now, and another one who waits makes none for the others.
+    txn.queue_stood_at = len(txn.out.facts)
     if waits:
         caller = Hold(request.request_id, request.id, owns=True, on_busy=request.on_busy, terms=terms)
         return hold(txn, caller, txn.now.at_ms + request.wait_ms)
@@ -186,10 +189,10 @@ def keep_ticket(txn: Txn, caller: Hold, ticket: Ticket) -> None:
     txn.reply(Queued(caller.request_id, ticket.id, txn.state.position(txn.state.durable.tickets[ticket.id])))
 
 
-def not_leasable(state: State, terms: Terms) -> Refusal | None:
-    """Return why ``terms`` cannot be granted at all: unknown, absent, invalid, or too large; None if they can."""
-    wrong = wrong_with(state, terms.target) if terms.target is not None else None
-    return wrong or wishes.never(state, wishes.wish_of(state, terms))
+def not_leasable(state: State, wish: Wish) -> Refusal | None:
+    """Return why ``wish`` cannot be granted at all: unknown, absent, invalid, or too large; None if they can."""
+    wrong = wrong_with(state, wish.target) if wish.target is not None else None
+    return wrong or wishes.never(state, wish)
 
 
 def wrong_with(state: State, target: str) -> Refusal | None:
@@ -330,11 +333,21 @@ def _refresh(txn: Txn, request: Claim, lease: Lease) -> None:
 
 
 def _wait_for(txn: Txn, lease: Lease, caller: Hold) -> None:
-    """Keep a caller of a lease on the line until its answer is due, which may be at once."""
+    """Keep a caller of a lease on the line until its answer is due, which may be at once.
+
+    Where that is earlier than the grant's own terms say, it is written down: after a restart nobody would know that
+    its holder was told how long it has it.
+    """
+    if lease.target is not None and not caller.terms.wait_ready and not lease.answer_due:
+        refusal = policy.standstill(txn.state)
+        if refusal is not None:
+            return txn.refuse(caller.request_id, refusal)
+        txn.emit(LeaseRetimed, id=lease.id, ttl_ms=lease.terms.ttl_ms, answered=True)
+        lease = txn.state.durable.leases[lease.id]
     stop_ttl(txn, lease)
     bound_wait(txn, lease, caller.terms)
     hold(txn, caller)
-    answer(txn, lease)
+    return answer(txn, lease)
 
 
 def _restart(txn: Txn, lease: Lease) -> None:

@@ -12,12 +12,24 @@ from itertools import combinations
 from msgspec import Struct
 from msgspec.structs import replace
 
+from supervisor.core.bare_use import claimants
 from supervisor.core.errors import Refusal
 from supervisor.core.model import Gpu, Lease
 from supervisor.core.occupants import Occupant, leased, occupants
 from supervisor.core.state import State
 from supervisor.core.targets import spec_of
-from supervisor.core.usage import IDLE_MIB, closed, foreign_mib, is_whole, needed_on, takes, usable_mib, use_of
+from supervisor.core.usage import (
+    IDLE_MIB,
+    called,
+    closed,
+    foreign_mib,
+    is_whole,
+    needed_on,
+    takes,
+    usable_mib,
+    use_of,
+    whose,
+)
 from supervisor.core.wishes import Wish, eligible, never, reach, wish_of
 
 #: Residents among which the fewest to evict are searched for; of more, the least recently used go first.
@@ -171,6 +183,8 @@ def evictions(state: State, now_ms: int, lease: Lease) -> list[str]:
     """Return the residents that go for a lease that was granted: those it does not share with, and what it takes to
     fit. Memory that is on its way back is not waited for here.
     """
+    if not state.durable.residents:
+        return []
     wish = replace(wish_of(state, lease.terms), need_mib=lease.vram_mib)
     everybody = [other for other in occupants(state) if other.id not in {lease.id, lease.target}]
     going: dict[str, None] = {}
@@ -264,16 +278,18 @@ def _too_young(other: Occupant) -> Refusal:
 
 def _crowded_out(state: State, gpu: Gpu, wish: Wish, foreign: int) -> Refusal:
     """What nobody may evict has the room: say who, and how much."""
-    users = [
-        {"pid": process.pid, "used_mib": process.used_mib, "container": process.container}
+    strangers = [
+        process
         for process in gpu.processes or ()
-        if process.container not in state.observed.containers
+        if process.container not in state.observed.containers and not claimants(state, gpu, process)
     ]
     need = f"{wish.need_mib} MiB" if wish.need_mib is not None else "all of it"
-    who = f" (pids {', '.join(str(user['pid']) for user in users[:8])})" if users else ""
+    strangers.sort(key=lambda process: -(process.used_mib or 0))
+    users = [{"pid": one.pid, "used_mib": one.used_mib, **whose(state, one)} for one in strangers[:32]]
+    who = f": {', '.join(called(state, one) for one in strangers[:8])}" if strangers else ""
     return Refusal(
         "insufficient_vram",
-        f"{foreign} of {gpu.total_mib} MiB on GPU {gpu.uuid} are in use by what the supervisor may not stop{who}, and "
+        f"{foreign} of {gpu.total_mib} MiB on GPU {gpu.uuid} are in use by what the supervisor may not stop{who}; "
         f"{wish.target or 'the lease'} needs {need}; end that first",
-        {"needed_mib": wish.need_mib, "foreign_mib": foreign, "gpu": gpu.uuid, "processes": users[:32]},
+        {"needed_mib": wish.need_mib, "foreign_mib": foreign, "gpu": gpu.uuid, "processes": users},
     )

@@ -213,8 +213,11 @@ def bound_holds(txn: Txn) -> None:
 
 def advance_queue(txn: Txn) -> None:
     """Serve the queue as far as there is room: whoever is on the line is granted, else a claim window opens."""
+    if txn.queue_stood_at == len(txn.out.facts) and not txn.out.touched:
+        return  # nothing has changed since it was found that nobody can be served
     while txn.state.queue and _serve_one(txn):
         pass
+    txn.queue_stood_at = len(txn.out.facts)
 
 
 def _serve_one(txn: Txn) -> bool:
@@ -228,7 +231,8 @@ def _serve_one(txn: Txn) -> bool:
     able = {gpu.uuid for gpu in state.observed.gpus if gpu.state == "ok"}
     taken: set[str] = set()
     for _, ticket in policy.in_turn(state):
-        refusal = not_leasable(state, ticket.terms)
+        wish = wish_of(state, ticket.terms)
+        refusal = not_leasable(state, wish)
         if refusal is not None:
             end_ticket(txn, ticket, refusal.code, refusal)
             return True
@@ -236,7 +240,6 @@ def _serve_one(txn: Txn) -> bool:
         if ticket.window_until_ms is not None and not callers:
             continue  # its room is reserved
         terms = callers[-1].terms if callers else ticket.terms
-        wish = wish_of(state, terms)
         keep_off = taken if ticket.window_until_ms is None else ()
         found = place(state, txn.now.at_ms, wish, keep_off=keep_off, own_id=ticket.id)
         if isinstance(found, Placement) and callers:

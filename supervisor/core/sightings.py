@@ -23,8 +23,8 @@ from supervisor.core.model import Container, Lease, Terms
 from supervisor.core.policy import standstill
 from supervisor.core.replies import Action
 from supervisor.core.room import Placement
-from supervisor.core.state import Retry, Run, Stale, State
-from supervisor.core.targets import Standing, helpers, pinned_to, team_of
+from supervisor.core.state import Ran, Retry, Run, Stale, State
+from supervisor.core.targets import Standing, gpus_of, helpers, pinned_to, team_of
 from supervisor.core.txn import Txn
 from supervisor.core.usage import seen_on
 from supervisor.core.wishes import wish_of
@@ -74,14 +74,25 @@ def _follow_run(txn: Txn, container: Container, run: Run | None, known: Containe
     # An event is sent after the start that it tells of: what started later is another run, of which no event told us.
     later = known is not None and container.started_wall_ms > known.started_wall_ms
     if not container.runs:
-        if runs.pop(container.id, None) is not None:
-            txn.state.observed.stirred_ms = txn.now.at_ms
+        _run_over(txn, known or container)
     elif run is not None and run.hinted_after is not None and not later:
         run.name, run.hinted_after = container.run, None
     elif run is None or run.name != container.run:
         runs[container.id] = Run(container.run, fresh=container.age_ms < txn.state.settings.fresh_ms)
         # What was waited for is over: the call had its effect, and somebody started it anew.
         _forget_retry(txn.state, container.id)
+
+
+def _run_over(txn: Txn, container: Container) -> None:
+    """A container runs no more: its memory may still be on its way back."""
+    observed = txn.state.observed
+    if container.id not in observed.runs:
+        return
+    had = gpus_of(txn.state, container)
+    since_ms, until_ms = container.started_wall_ms, txn.now.wall_ms
+    observed.ran.append(Ran(container.target or "", had, since_ms, until_ms, container.id))
+    del observed.runs[container.id]
+    observed.stirred_ms = txn.now.at_ms
 
 
 def hinted(txn: Txn, hint: StartHinted) -> None:
@@ -116,8 +127,7 @@ def gone(txn: Txn, container_id: str) -> None:
     del siblings[container_id]
     if not siblings:
         del observed.by_target[container.target]
-    if observed.runs.pop(container_id, None) is not None:
-        observed.stirred_ms = txn.now.at_ms
+    _run_over(txn, container)
     _forget_retry(txn.state, container_id)
     _labels_changed(txn, container)
     txn.touch(container.target)
@@ -188,6 +198,7 @@ def snapshot(txn: Txn, seen: EngineSnapshot) -> None:
     was_synced, first = observed.synced, not observed.ever_synced
     observed.synced = observed.ever_synced = True
     observed.listings += 1
+    observed.others = {other.id: other for other in seen.others}
     observed.engine_reason = ""
     observed.contact_at_ms = txn.now.at_ms
     if first:

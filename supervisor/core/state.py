@@ -7,7 +7,7 @@ are derived from ``Durable`` and kept beside it: a replay rebuilds them.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from typing import Literal
 
 from msgspec import Struct, field
@@ -17,6 +17,7 @@ from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import ActionKind
 from supervisor.core.labels import TargetSpec
 from supervisor.core.model import (
+    Bystander,
     Container,
     Ended,
     Gpu,
@@ -28,8 +29,13 @@ from supervisor.core.model import (
     Ticket,
     Tie,
 )
-from supervisor.core.processes import Allowed, Policy, SeenProcess
+from supervisor.core.processes import Allowed, Finished, Policy, SeenProcess
 from supervisor.core.timers import Timers
+
+#: How many of those that had a GPU lately are remembered: the driver's accounts of that time come seconds later.
+RAN_MAX = 1_024
+#: How many of the processes that have ended are shown.
+FINISHED_SHOWN = 100
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -172,17 +178,32 @@ class Dirty(Struct, frozen=True):
 class Suspect(Struct):
     """A process that stands by nothing. ``asked``: SIGTERM was decided; ``asked_ms``: when it had been sent.
 
-    ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen.
+    ``killed``: SIGKILL was decided. ``listings``: how often the engine had been listed when it was first seen;
+    ``looks``: how often it was seen since that was done twice more.
     ``forbidden``: the kernel lets us send it nothing, so it is left alone.
     """
 
     since_ms: int
     listings: int
+    looks: int = 0
     reported: bool = False
     asked: bool = False
     asked_ms: int | None = None
     killed: bool = False
     forbidden: bool = False
+
+
+class Ran(Struct, frozen=True):
+    """Who had ``gpus`` (UUIDs) for some time that is over, by the wall clock: a container of a target, or a bare lease.
+
+    ``name``: the target, or the bare lease's owner.
+    """
+
+    name: str
+    gpus: tuple[str, ...]
+    since_wall_ms: int
+    until_wall_ms: int
+    container: str | None = None
 
 
 class Stale(Struct):
@@ -198,12 +219,17 @@ class Observed(Struct):
     ``calls``: what is under way with the engine, by container.
     ``unlabelled``: containers without a target whose service a labelled one depends on; started, never stopped.
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
+    ``others``: all other containers, as they were last listed.
     ``promised``: until when its callers were last told that a lease lives, at least; that one which is tied
     to a process lives as long as that, when they were told.
     ``handed``: newest answers that told a token for the first time (request -> lease), in case they get lost.
+    ``told``: how many such answers a lease's callers had that are not known to be lost, in an earlier life as well.
     ``dirty``: GPUs that are closed, by UUID. ``room``: leases for which all that must stop has stopped, and the memory
     is awaited.
     ``seen_on``: container -> the GPUs on which its processes were last seen.
+    ``described``: processes that were looked at, by identity: when they were started, and when they were last seen
+    (Unix milliseconds). ``ran``: who had a GPU lately. ``finished``: what the driver's accounts said lately.
+    ``before``: bare lease -> the processes that were on its GPUs when its room was verified.
     ``listings``: how often everything that the engine has was taken over.
     ``stirred_ms``: when something last stopped running, so that memory may still be on its way back.
     """
@@ -211,6 +237,7 @@ class Observed(Struct):
     containers: dict[str, Container] = field(default_factory=dict)
     by_target: dict[str, dict[str, None]] = field(default_factory=dict)
     unlabelled: dict[str, Container] = field(default_factory=dict)
+    others: dict[str, Bystander] = field(default_factory=dict)
     specs: dict[str, TargetSpec] = field(default_factory=dict)
     stale: Stale = field(default_factory=Stale)
     runs: dict[str, Run] = field(default_factory=dict)
@@ -222,6 +249,7 @@ class Observed(Struct):
     holds: dict[int, Hold] = field(default_factory=dict)
     holds_of: dict[str, dict[int, None]] = field(default_factory=dict)
     handed: OrderedDict[int, str] = field(default_factory=OrderedDict)
+    told: dict[str, int] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     down_since: dict[str, int] = field(default_factory=dict)
     timers: Timers = field(default_factory=Timers)
@@ -230,9 +258,13 @@ class Observed(Struct):
     dirty: dict[str, Dirty] = field(default_factory=dict)
     room: dict[str, RoomWait] = field(default_factory=dict)
     seen_on: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    before: dict[str, frozenset[tuple[int, int]]] = field(default_factory=dict)
     processes: tuple[SeenProcess, ...] = ()
     suspects: dict[tuple[int, int], Suspect] = field(default_factory=dict)
     process_limits: tuple[str, ...] = ()
+    described: OrderedDict[tuple[int, int], tuple[int, int]] = field(default_factory=OrderedDict)
+    ran: deque[Ran] = field(default_factory=lambda: deque(maxlen=RAN_MAX))
+    finished: deque[Finished] = field(default_factory=lambda: deque(maxlen=FINISHED_SHOWN))
     stirred_ms: int = -1_000_000
     synced: bool = False
     listings: int = 0
@@ -242,6 +274,11 @@ class Observed(Struct):
     storage_full: bool = False
     safe_mode: str = ""
     stopping: bool = False
+
+    @property
+    def may_write(self) -> bool:
+        """Whether what only the audit wants can be written down."""
+        return not (self.storage_full or self.safe_mode or self.stopping)
 
     @property
     def memory_wanted(self) -> bool:

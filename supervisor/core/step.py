@@ -53,7 +53,9 @@ from supervisor.core.leases import (
     end_residency,
     end_ticket,
     ended_refusal,
+    promise,
     refuse_all,
+    remember_told,
     start_ttl,
     start_window,
 )
@@ -118,7 +120,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             _read_vram(txn, item)
         case ProcessesSeen():
             processes_seen(txn, item)
-            return txn.out
+            if not state.queue or all(lease.target for lease in state.durable.leases.values()):
+                return txn.out  # whose a process is counts for the room beside a bare lease alone
         case SignalSent():
             signal_sent(txn, item)
             return txn.out
@@ -155,6 +158,8 @@ def _started(txn: Txn, started: Started) -> None:
     for lease in list(state.durable.leases.values()):
         if lease.answer_due:
             start_ttl(txn, lease)
+            promise(txn, lease)
+            remember_told(txn, lease)
         elif lease.token_known or lease.terms.scope is not None:
             start_window(txn, lease)
         else:
@@ -217,7 +222,7 @@ def _remember_peaks(txn: Txn) -> None:
     used: dict[str, int] = {}
     for gpu in state.observed.gpus:
         for target, mib in use_of(state, gpu).items():
-            if target is not None:
+            if target is not None and target not in state.durable.leases:
                 used[target] = used.get(target, 0) + mib
     for target, mib in used.items():
         known_mib = state.durable.peaks.get(target, 0)

@@ -14,12 +14,13 @@ from msgspec import Struct
 
 from supervisor.core import policy, wishes
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
+from supervisor.core.finished import finished_processes
 from supervisor.core.inputs import ProcessesSeen, SignalSent
-from supervisor.core.model import Container, Lease
+from supervisor.core.model import Bystander, Container, Lease
 from supervisor.core.processes import SeenProcess, Standing
 from supervisor.core.replies import SignalProcess
 from supervisor.core.state import State, Suspect
-from supervisor.core.targets import right_to_run
+from supervisor.core.targets import known_container, right_to_run
 from supervisor.core.txn import Txn
 
 
@@ -46,8 +47,8 @@ def judged(state: State) -> list[Judged]:
 def judge(state: State, process: SeenProcess) -> Judged:
     container = _container_of(state, process)
     name = container.name if container is not None else next(iter(process.containers), None)
-    service = container.service if container is not None else None
-    if container is not None and container.target is not None:
+    service = (container.service or None) if container is not None else None
+    if isinstance(container, Container) and container.target is not None:
         lease = state.lease_of(container.target)
         may_run = container.runs and right_to_run(state, container).may_run
         standing: Standing = "unleased" if not may_run else "leased" if lease is not None else "resident"
@@ -62,15 +63,10 @@ def judge(state: State, process: SeenProcess) -> Judged:
     return Judged(process, "unapproved", None, name, service, why_spared=_why_spared(state, process))
 
 
-def _container_of(state: State, process: SeenProcess) -> Container | None:
+def _container_of(state: State, process: SeenProcess) -> Container | Bystander | None:
     """Return the outermost container of a process that the engine knows: what runs nested in it is its business."""
     known = (known_container(state, id_) for id_ in process.containers)
     return next((container for container in known if container is not None), None)
-
-
-def known_container(state: State, id_: str) -> Container | None:
-    """Return a container that the engine knows, labelled or not."""
-    return state.observed.containers.get(id_) or state.observed.unlabelled.get(id_)
 
 
 def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
@@ -88,14 +84,16 @@ def _bare_lease_of(state: State, process: SeenProcess) -> Lease | None:
 
 
 def _may_be_ours(state: State, process: SeenProcess) -> bool:
-    """Return whether a process is in a container that the engine may only not have told of yet.
+    """Return whether a process is in a container that the engine may only not have told of yet, or that has gone.
 
-    A list that began before the process was seen may lack its container; the one after that cannot.
+    1. A list that began before the process was seen may lack its container; the one after that cannot. 2. Where that
+    lacks it, it may have gone with its process after the look; and a look that began before the list was there tells
+    of such a process, too. 3. Who is seen by the look after that was in no container that the list should have had.
     """
     if not process.containers or _container_of(state, process) is not None:
         return False
     suspect = state.observed.suspects.get(process.identity)
-    return not state.observed.synced or suspect is None or state.observed.listings < suspect.listings + 2
+    return not state.observed.synced or suspect is None or suspect.looks < 2
 
 
 def _why_spared(state: State, process: SeenProcess) -> str:
@@ -135,7 +133,12 @@ def processes_seen(txn: Txn, seen: ProcessesSeen) -> None:
     here = {process.identity for process in observed.processes}
     for identity in [identity for identity in observed.suspects if identity not in here]:
         _forget(txn, identity)
+    for identity in (process.identity for process in seen.processes):
+        suspect = observed.suspects.get(identity)
+        if suspect is not None and observed.listings >= suspect.listings + 2:
+            suspect.looks += 1
     judge_all(txn)
+    finished_processes(txn, seen)
 
 
 def judge_all(txn: Txn) -> None:
@@ -147,10 +150,10 @@ def judge_all(txn: Txn) -> None:
             _forget(txn, identity)
             continue
         suspect = state.observed.suspects.setdefault(identity, Suspect(txn.now.at_ms, state.observed.listings))
-        if not suspect.reported and not _may_be_ours(state, one.process) and _may_write(state):
+        if not suspect.reported and not _may_be_ours(state, one.process) and state.observed.may_write:
             suspect.reported = True
             txn.emit(ProcessReported, policy=state.settings.process_policy, **_forensics(one))
-        if not one.why_spared and _may_write(state):
+        if not one.why_spared and state.observed.may_write:
             _end(txn, one, suspect)
 
 
@@ -176,9 +179,12 @@ def _end(txn: Txn, one: Judged, suspect: Suspect) -> None:
 
 
 def is_due(state: State, due: SignalProcess) -> bool:
-    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since, or
-    the process has left the GPU.
+    """Return whether a signal that was decided some time ago is still right: a lease may have been granted since (and
+    may have ended again: then the process has its time to settle anew), or the process has left the GPU.
     """
+    suspect = state.observed.suspects.get((due.pid, due.started))
+    if suspect is None or not (suspect.killed if due.signal == signal.SIGKILL else suspect.asked):
+        return False
     seen = [process for process in state.observed.processes if process.identity == (due.pid, due.started)]
     now = [judge(state, process) for process in seen]
     return any(one.standing == "unapproved" and not one.why_spared for one in now)
@@ -200,7 +206,7 @@ def signal_sent(txn: Txn, sent: SignalSent) -> None:
         case "sent" | "gone":
             return
         case "other_process" | "forbidden" | "unsupported" | "withdrawn":
-            if _may_write(state):
+            if state.observed.may_write:
                 name = signal.Signals(sent.signal).name
                 txn.emit(SignalFailed, pid=sent.pid, started=sent.started, signal=name, outcome=sent.outcome)
             suspect = txn.state.observed.suspects.get((sent.pid, sent.started))
@@ -209,10 +215,6 @@ def signal_sent(txn: Txn, sent: SignalSent) -> None:
                 txn.state.observed.timers.drop(("process", f"{sent.pid}/{sent.started}"))
         case _:
             assert_never(sent.outcome)
-
-
-def _may_write(state: State) -> bool:
-    return not (state.observed.storage_full or state.observed.safe_mode or state.observed.stopping)
 
 
 def _forget(txn: Txn, identity: tuple[int, int]) -> None:

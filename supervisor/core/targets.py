@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from supervisor.core.labels import TargetSpec, current
-from supervisor.core.model import Container, Dependency, Gpu, Lease
+from supervisor.core.model import Bystander, Container, Dependency, Gpu, Lease
 from supervisor.core.state import State
 
 #: States of a container that is on its way out: it is nobody's member any more.
@@ -93,6 +93,12 @@ def right_to_run(state: State, container: Container) -> Right:
 
 def room_is_being_made(state: State) -> bool:
     return any(lease.phase == "making_room" for lease in state.durable.leases.values())
+
+
+def known_container(state: State, id_: str) -> Container | Bystander | None:
+    """Return a container that the engine knows, labelled or not."""
+    observed = state.observed
+    return observed.containers.get(id_) or observed.unlabelled.get(id_) or observed.others.get(id_)
 
 
 def gpus_of(state: State, container: Container) -> tuple[str, ...]:

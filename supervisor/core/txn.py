@@ -33,6 +33,8 @@ class Txn:
         self.now = now
         self.out = Step()
         self.to_judge: dict[str, None] = {}
+        self.queue_stood_at = -1
+        """How many facts there were when it was found that nobody in the queue can be served."""
 
     def emit(self, kind: type[F], **values: Any) -> F:
         """Record a fact and apply it."""

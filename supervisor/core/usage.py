@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from supervisor.core.model import Gpu
+from supervisor.core.bare_use import claimants, shares
+from supervisor.core.model import Gpu, GpuProcess, Lease
 from supervisor.core.occupants import Occupant, occupants
 from supervisor.core.state import State
+from supervisor.core.targets import gpus_of, known_container, right_to_run
+from supervisor.core.values import shown
 
 #: Memory that an idle driver or desktop keeps: a GPU with less in use counts as free for whoever needs all of it.
 IDLE_MIB = 1_024
@@ -45,12 +48,20 @@ def closed(state: State, gpu: Gpu) -> str:
 
 
 def use_of(state: State, gpu: Gpu) -> dict[str | None, int]:
-    """Return what is used on a GPU by target; None: by processes that belong to none. Unexplained use is not in it."""
+    """Return what is used on a GPU by each target (name) and bare lease (id), as ``_user`` has them; None: by processes
+    that belong to none. Unexplained use is not in it.
+    """
     used: dict[str | None, int] = {}
+    bare: list[tuple[int, list[Lease]]] = []
     for process in gpu.processes or ():
+        leases = claimants(state, gpu, process)
+        if leases:
+            bare.append((process.used_mib or 0, leases))
+            continue
         container = state.observed.containers.get(process.container or "")
         target = container.target if container is not None else None
         used[target] = used.get(target, 0) + (process.used_mib or 0)
+    used.update(shares(bare))
     return used
 
 
@@ -69,11 +80,18 @@ def unexplained_mib(state: State, gpu: Gpu) -> int:
 def foreign_mib(state: State, now_ms: int, gpu: Gpu) -> int:
     """Return what is in use on a GPU by none of ours: a game, a desktop, another user's process.
 
-    What no process explains counts only once things are at rest: memory comes back some time after its process.
+    What no process explains counts only once things are at rest: memory comes back some time after its process, and
+    where the driver does not say who uses what, it may be that of a container which is yet to be stopped.
     """
     foreign = use_of(state, gpu).get(None, 0)
     at_rest = now_ms - state.observed.stirred_ms >= state.settings.vram_return_ms
-    return foreign + (unexplained_mib(state, gpu) if at_rest else 0)
+    unexplained = unexplained_mib(state, gpu) if at_rest else 0
+    return foreign if unexplained and is_silent(gpu) and _some_must_stop(state, gpu) else foreign + unexplained
+
+
+def _some_must_stop(state: State, gpu: Gpu) -> bool:
+    running = (container for container in state.observed.containers.values() if container.runs)
+    return any(not right_to_run(state, one).may_run and gpu.uuid in gpus_of(state, one) for one in running)
 
 
 def is_silent(gpu: Gpu) -> bool:
@@ -118,6 +136,33 @@ def has_room(state: State, gpu: Gpu, need_mib: int | None, without: Collection[s
     if is_whole(state, gpu, need_mib):
         return (gpu.used_mib or 0) <= IDLE_MIB
     return free >= (need_mib or 0)
+
+
+def whose(state: State, process: GpuProcess) -> dict[str, str | None]:
+    """Return its ``name``, its ``user`` and the name of its container, as far as it was looked at."""
+    pid, starts = process.pid, {process.started, 0}  # where a reading could not tell the start, it is 0
+    seen = [
+        one for one in state.observed.processes if one.pid == pid and (one.started in starts or not process.started)
+    ]
+    container = known_container(state, process.container) if process.container is not None else None
+    return {
+        "name": seen[0].name if seen else None,
+        "user": seen[0].user if seen else None,
+        "container": container.name if container is not None else process.container,
+    }
+
+
+def called(state: State, process: GpuProcess) -> str:
+    """Name a process for people: ``pid 4711 (python3 of eve in notebook, 9000 MiB)``."""
+    who = whose(state, process)
+    parts = [
+        shown(who["name"] or "", 40),
+        f"of {shown(who['user'], 40)}" if who["user"] else "",
+        f"in {shown(who['container'], 40)}" if who["container"] else "",
+    ]
+    told = [" ".join(filter(None, parts)), f"{process.used_mib} MiB" if process.used_mib is not None else ""]
+    inside = ", ".join(filter(None, told))
+    return f"pid {process.pid}" + (f" ({inside})" if inside else "")
 
 
 # ---- where it is

@@ -98,8 +98,8 @@ def reach(state: State, wish: Wish) -> set[str]:
 
 def never(state: State, wish: Wish) -> Refusal | None:
     """Return why a wish can never be granted on these GPUs, whoever leaves; None if it can."""
-    known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in state.observed.gpus)
     if wish.missing:
+        known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in state.observed.gpus)
         words = ", ".join(wish.missing)
         detail = f"{wish.target} is pinned to {words}, which is not one GPU of this machine; it has {known}"
         return Refusal("gpu_unavailable", detail, {"devices": list(wish.missing)})

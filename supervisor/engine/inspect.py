@@ -123,10 +123,13 @@ class Inspected(Struct, rename="pascal"):
 
 
 class Listed(Struct, rename="pascal"):
-    """One row of the list: it tells whether an inspect is worth while, and nothing else is taken from it."""
+    """One row of the list: it tells whether an inspect is worth while. Of those for which it is not, only who they are
+    is taken from it.
+    """
 
     id: str
     labels: dict[str, str] | None = None
+    names: list[str] | None = None
 
 
 def labelled(labels: Mapping[str, str] | None, prefix: str) -> bool:

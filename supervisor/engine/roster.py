@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from supervisor.core.model import Container
+from supervisor.core.model import Bystander, Container
 from supervisor.engine import compose
 from supervisor.engine.inspect import Listed, labelled
 
@@ -63,6 +63,17 @@ def worth_inspecting(rows: Iterable[Listed], prefix: str) -> frozenset[str]:
     members = {row.id: member_of(row.labels, prefix) for row in rows}
     needed = needed_places(members.values())
     return frozenset(id_ for id_, member in members.items() if member.labelled or member.place in needed)
+
+
+def bystanders(rows: Iterable[Listed], matters: frozenset[str]) -> tuple[Bystander, ...]:
+    """All others in a list, by name; a name with another slash in it is that of a link to it."""
+    found = []
+    for row in rows:
+        if row.id not in matters:
+            names = [name.removeprefix("/") for name in row.names or ()]
+            name = next((name for name in names if "/" not in name), row.id)
+            found.append(Bystander(row.id, name, compose.read(row.labels or {}).service))
+    return tuple(found)
 
 
 class Roster:

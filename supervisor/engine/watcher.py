@@ -35,13 +35,14 @@ from supervisor.core.inputs import (
     Input,
     StartHinted,
 )
+from supervisor.core.model import Bystander
 from supervisor.engine.compose import PROJECT
 from supervisor.engine.connection import Connection, decode
 from supervisor.engine.errors import ContainerMissing, EngineError, EngineTimeout
 from supervisor.engine.events import EventHint, EventStream, translate
 from supervisor.engine.inspect import Inspected, Listed, labelled, to_container
 from supervisor.engine.pending import LIST, Pending
-from supervisor.engine.roster import Known, Roster, member_of, worth_inspecting
+from supervisor.engine.roster import Known, Roster, bystanders, member_of, worth_inspecting
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Session(Struct, eq=False):
     stream: EventStream
     listed_at_s: float
     listed: frozenset[str] = frozenset()
+    others: tuple[Bystander, ...] = ()
     missing: set[str] | None = None
 
 
@@ -211,6 +213,7 @@ class Watcher:
         session.listed_at_s = time.monotonic()
         with self._lock:
             session.listed = worth_inspecting(rows, self._prefix)
+            session.others = bystanders(rows, session.listed)
             session.missing = set(session.listed | self._roster.known.keys())
             # In this order: nobody can have taken one of them before it counts as missing.
             self._pending.add_bulk(session.missing)
@@ -267,7 +270,8 @@ class Watcher:
             return  # Its stream is gone, and so may be events since: only the next session's list will be whole.
         self._roster.prune()
         self._failures, self._ever_synced = 0, True
-        self._post(EngineSnapshot(tuple(known.container for known in self._roster.known.values())))
+        containers = tuple(known.container for known in self._roster.known.values())
+        self._post(EngineSnapshot(containers, session.others))
         self._pending.done(LIST)
 
     # ---- the watchdog

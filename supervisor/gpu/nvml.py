@@ -8,6 +8,7 @@ Sources: nvml.h; https://docs.nvidia.com/deploy/nvml-api; pynvml.py of nvidia-ml
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pynvml
 from msgspec import Struct
 
+from supervisor.gpu.accountant import Accountant
 from supervisor.gpu.nvml_codes import (
     ALL_GPUS,
     FUNCTION_NOT_FOUND,
@@ -28,7 +30,7 @@ from supervisor.gpu.nvml_codes import (
     VERSION_MISMATCH,
 )
 from supervisor.gpu.proc_files import stat_of
-from supervisor.gpu.wire import Broken, Calling, Done, Message, Request, Seen, Trouble, User
+from supervisor.gpu.wire import Broken, Calling, Done, Failed, Message, Request, Seen, Trouble, User
 
 #: Version 1 counts what the driver keeps for itself as used; version 2 needs driver 510.
 MEMORY = ("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo")
@@ -39,14 +41,6 @@ MPS = ("nvmlDeviceGetMPSComputeRunningProcesses_v3", "nvmlDeviceGetMPSComputeRun
 LIST_TRIES = 5
 GPU_TEMPERATURE_SENSOR = 0
 TEXT_MAX = 200
-
-
-class Failed(Exception):
-    """A call of the library did not succeed."""
-
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.text)
-        self.trouble = trouble
 
 
 class Off(Struct, frozen=True):
@@ -66,6 +60,7 @@ class Nvml:
         self._gpus_missing = False
         self._absent: set[str] = set()
         self._off: dict[tuple[int, str], Off] = {}
+        self._accountant = Accountant(self._call, clock)
 
     def read(self, request: Request) -> Iterator[Message]:
         """Yield what is seen of every GPU, then ``Done`` or ``Broken``."""
@@ -77,7 +72,7 @@ class Nvml:
             self._gpus_missing = count == 0
             for index in range(count):
                 if index not in request.skip:
-                    yield self._gpu(index, request.off_s)
+                    yield self._gpu(index, request)
             yield Done(driver=driver, cuda=cuda)
         except Failed as failed:
             self._shut_down()
@@ -92,6 +87,7 @@ class Nvml:
         if not self._up:
             self._absent.clear()
             self._off.clear()
+            self._accountant.forget()
             self._call("nvmlInitWithFlags", None, 0)
             self._up, self._up_since_s = True, self._clock()
 
@@ -118,7 +114,7 @@ class Nvml:
             Failed: the library, or Python on the way to it, did not do it.
         """
         self._announce(Calling(name, gpu))
-        function = _memory_v2 if name == MEMORY[0] else getattr(pynvml, name, None)
+        function = OWN.get(name) or getattr(pynvml, name, None)
         if function is None:
             raise Failed(Trouble(name, NOT_IN_PYNVML, "not in this release of nvidia-ml-py"))
         try:
@@ -144,7 +140,7 @@ class Nvml:
 
     # ---- one GPU
 
-    def _gpu(self, index: int, off_s: float) -> Seen:
+    def _gpu(self, index: int, request: Request) -> Seen:
         """Describe one GPU as far as it can be; without its UUID or its memory there is no point in going on.
 
         Raises:
@@ -169,7 +165,7 @@ class Nvml:
             if needed and told and trouble.code != NO_PERMISSION:
                 raise Failed(trouble)
             if not told or trouble.code in {NO_PERMISSION, NOT_IN_PYNVML}:
-                self._off[index, what] = Off(self._clock() + off_s, trouble if told else None)
+                self._off[index, what] = Off(self._clock() + request.off_s, trouble if told else None)
             troubles.extend([trouble] if told else [])
             return None
 
@@ -190,6 +186,7 @@ class Nvml:
             )
             seen["power_mw"] = ask("power", self._call, "nvmlDeviceGetPowerUsage", index, handle)
             lists = [ask(names[0], self._listed, names, index, handle) for names in (COMPUTE, GRAPHICS, MPS)]
+            seen["accounts"] = ask("accounts", self._accountant.look, index, handle, request)
             # Where only those that draw are told, a list of them would say that nobody else is there.
             if lists[0] is not None:
                 seen["users"] = merge(*([(entry.pid, entry.usedGpuMemory) for entry in found or ()] for found in lists))
@@ -212,6 +209,20 @@ class Nvml:
 
 def _memory_v2(handle: Any) -> Any:
     return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+
+
+def _accounting_stats(handle: Any, pid: int) -> Any:
+    """As pynvml's, which raises TypeError where the driver does not say how much memory was used: it puts None into a
+    field of a C structure (13.615).
+    """
+    stats = pynvml.c_nvmlAccountingStats_t()
+    function = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetAccountingStats")
+    pynvml._nvmlCheckReturn(function(handle, ctypes.c_uint(pid), ctypes.byref(stats)))
+    return stats
+
+
+#: What is called in place of pynvml's function of that name.
+OWN: dict[str, Callable[..., Any]] = {MEMORY[0]: _memory_v2, "nvmlDeviceGetAccountingStats": _accounting_stats}
 
 
 Listed = list[tuple[int, int | None]]

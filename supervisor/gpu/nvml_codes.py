@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-NOT_SUPPORTED, NO_PERMISSION, INSUFFICIENT_SIZE, FUNCTION_NOT_FOUND, VERSION_MISMATCH = 3, 4, 7, 13, 25
+NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, INSUFFICIENT_SIZE = 3, 4, 6, 7
+FUNCTION_NOT_FOUND, VERSION_MISMATCH = 13, 25
 LIBRARY_MISMATCH = 18
 #: Ours, for what is no error of the library: pynvml failed on the way to it, and pynvml has no such function.
 NOT_CALLED, NOT_IN_PYNVML = -1, -2

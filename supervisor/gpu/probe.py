@@ -22,7 +22,8 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from supervisor.core.model import Gpu
+from supervisor.core.model import FinishedUse, Gpu
+from supervisor.gpu.accounts_told import AccountsTold
 from supervisor.gpu.exchange import Answer, Child, ChildFailed
 from supervisor.gpu.nvml_codes import LIBRARY_MISMATCH
 from supervisor.gpu.reading import Limits, Reading
@@ -74,6 +75,7 @@ class NvmlGpus:
         self._known: dict[str, Gpu] = {}
         self._avoided: dict[int, Avoided] = {}
         self._versions = ("", "")
+        self._accounts = AccountsTold()
 
     def start(self, report: Callable[[Reading], None]) -> None:
         """Report a first reading as soon as there is one, and later those that are asked for. Returns at once."""
@@ -133,7 +135,7 @@ class NvmlGpus:
                 break
             skip = self._skipped(began_s)
             try:
-                answer = child.ask(Request(skip=skip, off_s=self._limits.off_s, refresh_s=self._limits.refresh_s))
+                answer = child.ask(self._request(skip))
             except ChildFailed as failed:
                 if failed.kind == "closed":
                     return None
@@ -152,6 +154,10 @@ class NvmlGpus:
                     return self._told(answer, done, skip)
         return self._unread(began_s, self._why)
 
+    def _request(self, skip: tuple[int, ...]) -> Request:
+        limits = self._limits
+        return Request(skip=skip, off_s=limits.off_s, refresh_s=limits.refresh_s, accounts_s=limits.accounts_s)
+
     def _told(self, answer: Answer, done: Done, skip: tuple[int, ...]) -> Reading:
         self._avoided = {index: avoided for index, avoided in self._avoided.items() if index in skip}
         left_out = {index: avoided.why for index, avoided in self._avoided.items()}
@@ -159,15 +165,25 @@ class NvmlGpus:
         self._known = {gpu.uuid: gpu for gpu in gpus if not is_nameless(gpu)}
         self._versions = (done.driver, f"{done.cuda // 1000}.{done.cuda % 1000 // 10}" if done.cuda else "")
         problem = sentences(gpus) if gpus else none_listed()
-        return self._reading(gpus, problem, answer.began_s, answer.took_s)
+        finished = tuple(one for seen in answer.seen for one in self._accounts.news(seen))
+        return self._reading(gpus, problem, answer.began_s, answer.took_s, finished)
 
     def _unread(self, began_s: float, why: str) -> Reading:
         gpus = tuple(closed(gpu, "unreadable", f"cannot be read: {why}") for gpu in self._known.values())
         return self._reading(gpus, why, began_s, time.monotonic() - began_s)
 
-    def _reading(self, gpus: tuple[Gpu, ...], problem: str, began_s: float, took_s: float) -> Reading:
+    def _reading(
+        self,
+        gpus: tuple[Gpu, ...],
+        problem: str,
+        began_s: float,
+        took_s: float,
+        finished: tuple[FinishedUse, ...] = (),
+    ) -> Reading:
         driver, cuda = self._versions
-        return Reading(gpus=gpus, problem=problem, began_s=began_s, took_s=took_s, driver=driver, cuda=cuda)
+        return Reading(
+            gpus=gpus, problem=problem, began_s=began_s, took_s=took_s, finished=finished, driver=driver, cuda=cuda
+        )
 
     # ---- children, and GPUs that are left out
 

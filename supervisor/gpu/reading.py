@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from supervisor.core.model import Gpu
+from supervisor.core.model import FinishedUse, Gpu
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -12,6 +12,7 @@ class Reading(Struct, frozen=True, kw_only=True):
 
     ``problem`` says in whole sentences why there are none, or which are not well and what is limited; "" if all is
     well. ``began_s`` is ``time.monotonic()`` before the first call of this reading: what ended before is in it.
+    ``finished``: processes that have ended since earlier readings, by the driver's accounts; each is told once.
     ``driver`` and ``cuda`` are versions (``560.35.03``, ``12.6``), "" while unknown.
     """
 
@@ -19,6 +20,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     problem: str = ""
     began_s: float
     took_s: float
+    finished: tuple[FinishedUse, ...] = ()
     driver: str = ""
     cuda: str = ""
 
@@ -30,7 +32,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     (``SLOW_CALLS``). ``reading_s``: a whole reading, however many GPUs there are. ``start_s``: the start of a child
     that makes the calls. ``end_s``: how long the end of a killed one is waited for; then it is left alone, and while
     there are ``stuck_max`` of those no further one is started. ``off_s``: what a GPU does not support or permit is
-    asked again after this. ``refresh_s``: how often the library is set up anew while a GPU is lost or none is listed.
+    asked again after this. ``accounts_s``: how often the driver's accounts of ended processes are looked at.
+    ``refresh_s``: how often the library is set up anew while a GPU is lost or none is listed.
     ``avoid_s``: how long a GPU is left out after it hung; it doubles up to ``avoid_max_s``. ``pause_s``: the first
     pause before another child is started; it doubles up to ``pause_max_s``.
     """
@@ -42,6 +45,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     end_s: float = 0.2
     stuck_max: int = 3
     off_s: float = 300.0
+    accounts_s: float = 5.0
     refresh_s: float = 30.0
     avoid_s: float = 30.0
     avoid_max_s: float = 600.0

@@ -109,6 +109,7 @@ def closed(gpu: Gpu, state: GpuState, why: str) -> Gpu:
         name=gpu.name,
         total_mib=gpu.total_mib,
         state=state,
+        accounting="unknown",
         detail=f"{title(gpu)} {why}",
     )
 
@@ -130,6 +131,7 @@ def judged(seen: Seen, known: Gpu | None, *, in_container: bool) -> Gpu:
         temperature_c=seen.temperature_c,
         power_w=None if seen.power_mw is None else round(seen.power_mw / 1000),
         processes=None if seen.users is None else tuple(_process(user) for user in seen.users),
+        accounting=seen.accounts.state if seen.accounts is not None else "unknown",
     )
     if seen.mig:
         why = (

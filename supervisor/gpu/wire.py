@@ -11,16 +11,19 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
+from supervisor.core.model import Accounting
+
 LINE_MAX = 4 * 2**20
 """Bytes. Ten thousand processes on one GPU are a quarter of that."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """Read all GPUs but those with the indices ``skip``; ``off_s`` and ``refresh_s`` as in ``Limits``."""
+    """Read all GPUs but those with the indices ``skip``; the others as in ``Limits``."""
 
     skip: tuple[int, ...] = ()
     off_s: float
     refresh_s: float
+    accounts_s: float
 
 
 class Trouble(Struct, frozen=True):
@@ -29,6 +32,14 @@ class Trouble(Struct, frozen=True):
     call: str
     code: int
     text: str
+
+
+class Failed(Exception):
+    """A call of the library did not succeed."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.text)
+        self.trouble = trouble
 
 
 class User(Struct, frozen=True, kw_only=True):
@@ -41,6 +52,32 @@ class User(Struct, frozen=True, kw_only=True):
     used_b: int | None
     graphics: bool
     started: int
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """A process that used a GPU and has ended, as the driver's accounts have it.
+
+    ``started_us``: the wall clock (Unix microseconds) when it began to use the GPU; ``ran_ms``: for how long it did.
+    ``peak_b``: the most memory that it had, in bytes. The percentages are of that time. None: the driver does not say.
+    """
+
+    pid: int
+    started_us: int
+    ran_ms: int
+    peak_b: int | None
+    gpu_percent: int | None
+    memory_percent: int | None
+
+
+class Accounts(Struct, frozen=True, kw_only=True):
+    """What came of asking for a GPU's accounts.
+
+    ``ended`` None: they were not looked at this time. ``whole``: no account was left for the next look.
+    """
+
+    state: Accounting
+    ended: tuple[Account, ...] | None = None
+    whole: bool = True
 
 
 class Started(Struct, frozen=True, tag="started"):
@@ -57,7 +94,7 @@ class Calling(Struct, frozen=True, tag="calling"):
 class Seen(Struct, frozen=True, kw_only=True, tag="seen"):
     """One GPU as the library describes it, in its units: bytes, per cent, degrees Celsius, milliwatts.
 
-    ``users`` None: the driver does not say who uses it.
+    ``users`` None: the driver does not say who uses it. ``accounts`` None: they could not be asked for.
     ``ended``: the call that failed so that no more was asked. ``troubles``: calls that failed without that; what the
     hardware does not support is in neither.
     """
@@ -74,6 +111,7 @@ class Seen(Struct, frozen=True, kw_only=True, tag="seen"):
     power_mw: int | None = None
     mig: bool = False
     users: tuple[User, ...] | None = None
+    accounts: Accounts | None = None
     ended: Trouble | None = None
     troubles: tuple[Trouble, ...] = ()
 

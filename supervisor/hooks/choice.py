@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "TargetDown",
         "GpuClosed",
         "ProcessReported",
+        "ProcessMissed",
         "ProcessSignalled",
         "SignalFailed",
     ),
@@ -45,7 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "residents": ("ResidencyBegan", "ResidencyEnded", "TargetRemembered", "UseSeen"),
     "enforcement": ("ContainerRefused", "ContainerSpared", "StopFailed"),
     "gpus": ("GpuClosed", "GpuOpened"),
-    "processes": ("ProcessReported", "ProcessSignalled", "SignalFailed"),
+    "processes": ("ProcessReported", "ProcessMissed", "ProcessSignalled", "SignalFailed"),
     "service": ("SupervisorStarted", "FirstSync", "SupervisorStopped"),
     "all": FACTS,
 }

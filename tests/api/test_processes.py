@@ -6,9 +6,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from supervisor.api.times import rfc3339
 from supervisor.api.views.processes import SIMULATED, processes_view
 from supervisor.core.inputs import ProcessesSeen, VramRead
-from supervisor.core.model import Gpu, GpuProcess
+from supervisor.core.model import FinishedUse, Gpu, GpuProcess
 from supervisor.core.processes import Ancestor, SeenProcess, Use
 from tests.core.box import Box, container
 
@@ -105,3 +106,22 @@ def test_simulated_processes_are_shown_and_said_to_be_simulated():
         ("leased", "a", 4_000, None)
     ]
     assert view.limited == (SIMULATED,)
+
+
+def test_who_came_and_went_unseen_is_shown_the_last_first_and_whether_such_can_be_found():
+    made = box()
+    made.feed(VramRead((replace(CARD, accounting="on"),)))
+    made.lease("a")
+    made.start("a-main")
+    came = FinishedUse(gpu="GPU-1", pid=12, started_wall_ms=made.now.wall_ms, ran_ms=500, peak_mib=612, gpu_percent=38)
+    elsewhere = replace(came, gpu="GPU-2", pid=13, container="f" * 64)
+    made.feed(ProcessesSeen((), (came, elsewhere)))
+
+    view = processes_view(made.state, made.now)
+
+    assert [gpu.accounting for gpu in view.gpus] == ["on"]
+    last, first = view.finished
+    assert (last.pid, last.standing, last.container, last.meanwhile) == (13, "unapproved", "f" * 64, ())
+    assert (first.pid, first.gpu, first.standing, first.meanwhile) == (12, "GPU-1", "unknown", ("a",))
+    assert (first.peak_mib, first.gpu_percent, first.memory_percent) == (612, 38, None)
+    assert (first.started_at, first.ended_at) == (rfc3339(made.now.wall_ms), rfc3339(made.now.wall_ms + 500))

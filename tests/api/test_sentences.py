@@ -24,6 +24,7 @@ from supervisor.core.facts import (
     LeaseRestarted,
     LeaseRetimed,
     LeaseTold,
+    ProcessMissed,
     ProcessReported,
     ProcessSignalled,
     ResidencyBegan,
@@ -74,6 +75,16 @@ def no_longer(reason: str, *for_whom: str | None) -> ResidencyEnded:
 
 WHOM = ("for_lease", "for_target", "for_owner")
 
+MISSED: dict[str, Any] = {
+    "pid": 4_712,
+    "gpu": "GPU-1",
+    "started_wall_ms": 1_700_000_000_000,
+    "ran_ms": 900,
+    "peak_mib": 612,
+    "gpu_percent": 38,
+    "memory_percent": 4,
+    "container": None,
+}
 STRANGER: dict[str, Any] = {
     "pid": 4_711,
     "started": 7,
@@ -116,7 +127,7 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     ),
     (granted(), "comfyui is leased to ann (lease l_1, fence 4)"),
     (granted(warm=True), "comfyui (still running) is leased to ann (lease l_1, fence 4)"),
-    (granted(BARE), "the GPU alone is leased to ann (lease l_1, fence 4)"),
+    (granted(BARE), "the GPU alone is leased to ann on SIM-0 (lease l_1, fence 4)"),
     (granted(joins="l_0"), "comfyui, which others hold too, is leased to ann (lease l_1, fence 4)"),
     (granted(adopted=True), "comfyui was adopted: it ran while nobody held the GPU (lease l_1)"),
     (RoomVerified(**AT, id="l_1", target="comfyui"), "there is room for comfyui: it may run (lease l_1)"),
@@ -127,6 +138,10 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     ),
     (LeaseRestarted(**AT, id="l_1", target="comfyui"), "comfyui is started again for its owner (lease l_1)"),
     (LeaseRetimed(**AT, id="l_1", ttl_ms=90_000), "lease l_1 is renewed by 90 s at a time from now on"),
+    (
+        LeaseRetimed(**AT, id="l_1", ttl_ms=90_000, answered=True),
+        "the holder of lease l_1 was answered before its target is ready, as it asked",
+    ),
     (ended("released", resident=True), "the lease of ann on comfyui was released; comfyui stays resident"),
     (
         ended("target_failed", detail="container x exited with code 1"),
@@ -183,6 +198,16 @@ SENTENCES: list[tuple[AnyFact, str]] = [
     (
         StopFailed(**AT, container_id="c1", container="comfyui-1", target="comfyui", error="no answer"),
         "container comfyui-1 of comfyui cannot be stopped: no answer; its GPU stays closed",
+    ),
+    (
+        ProcessMissed(**AT, **MISSED, policy="observe"),
+        "a process (pid 4712) came and went unseen: it used up to 612 MiB of GPU-1 for 0.9 s from "
+        "2023-11-14T22:13:20.000Z, while nobody had that GPU; whose it was is not known",
+    ),
+    (
+        ProcessMissed(**AT, **{**MISSED, "peak_mib": None, "container": "f00d"}, policy="warn", more=3),
+        "a process (pid 4712) in the container f00d came and went unseen: it used memory of GPU-1 for 0.9 s from "
+        "2023-11-14T22:13:20.000Z, while nobody had that GPU; whose it was is not known; so did 3 more",
     ),
     (UseSeen(**AT, target="comfyui", peak_mib=9_216), "comfyui was seen to use 9216 MiB, more than ever before"),
     (GpuClosed(**AT, uuid="SIM-0", detail="512 MiB stay in use"), "GPU SIM-0 is closed: 512 MiB stay in use"),
@@ -291,6 +316,7 @@ def test_a_sentence_is_one_printable_line_whatever_the_names_hold(data):
             "started",
             "priority",
             "before",
+            "more",
         }:
             values[info.name] = data.draw(st.integers(0, 2**40))
         elif info.type is bool or info.name in {"token_known", "resident", "adopted", "warm", "needs_cold_start"}:

@@ -88,7 +88,9 @@ def test_a_command_under_a_bare_lease_sees_the_gpus_of_the_lease_and_no_others(f
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     fake.gpus = {"gpus": ["GPU-1", "GPU-2"], "cuda_visible_devices": "GPU-1,GPU-2"}
 
-    assert run("acquire", "--bare", "--gpus", "2", *PRINT_CUDA)[:2] == (0, "GPU-1,GPU-2 PCI_BUS_ID\n")
+    status, out, err = run("acquire", "--bare", "--gpus", "2", *PRINT_CUDA)
+    assert (status, out) == (0, "GPU-1,GPU-2 PCI_BUS_ID\n")
+    assert "2 GPUs are yours: lease " in err
 
 
 def test_what_a_command_sees_beside_a_target_is_left_alone(fake: FakeServer, run, monkeypatch):
@@ -129,7 +131,12 @@ def test_detach_prints_the_token_alone_and_leaves_the_lease(fake: FakeServer, ru
 
 def test_a_busy_gpu_is_queued_for_and_the_place_and_the_holder_are_shown(fake: FakeServer, run, quick):
     fake.take(owner="ann")
-    threading.Timer(0.3, fake.end, ("t-other", "released")).start()
+
+    def release_once_its_place_was_asked_for() -> None:
+        fake.until(lambda: fake.looks >= 2, 30)
+        fake.end("t-other", "released")
+
+    threading.Thread(target=release_once_its_place_was_asked_for).start()
 
     status, _, err = run("acquire", "ollama", *TRUE)
 

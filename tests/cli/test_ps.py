@@ -30,7 +30,8 @@ OURS = replace(
     gpus=(replace(STRANGER.gpus[0], used_mib=None),),
     why_spared="",
 )
-VIEW = replace(describe_examples.PROCESSES, processes=(STRANGER, OURS), limited=("the driver is shy",))
+MISSED = describe_examples.PROCESSES.finished[0]
+VIEW = replace(describe_examples.PROCESSES, processes=(STRANGER, OURS), finished=(), limited=("the driver is shy",))
 
 
 def document(view: ProcessesView) -> Any:
@@ -126,3 +127,61 @@ def test_as_json_it_is_what_the_server_said(fake: FakeServer, run):
     fake.documents["/v1/processes"] = document(VIEW)
 
     assert json.loads(run("ps", "--json")[1]) == document(VIEW)
+
+
+# ---- who came and went
+
+
+def finished_lines(fake: FakeServer, run, view: ProcessesView) -> list[str]:
+    fake.documents["/v1/processes"] = document(view)
+    status, out, err = run("ps", "--finished")
+    assert (status, err) == (0, "")
+    return out.splitlines()
+
+
+def test_who_came_and_went_unseen_is_a_table_of_its_own_and_is_hinted_at(fake: FakeServer, run):
+    view = replace(
+        VIEW,
+        finished=(
+            MISSED,
+            replace(MISSED, pid=2, standing="unknown", meanwhile=("comfyui", "ann"), peak_mib=None),
+            replace(MISSED, pid=3, standing="target", target="comfyui", container="comfyui-main-1"),
+            replace(MISSED, pid=4, standing="allowed", container="jupyter", gpu="GPU-gone"),
+            replace(MISSED, pid=5, standing="unknown"),
+        ),
+    )
+
+    lines = finished_lines(fake, run, view)
+
+    assert lines[0] == "came and went unseen:"
+    rows = [line.split() for line in lines[1:-1]]
+    assert rows[0] == ["pid", "gpu", "from", "to", "memory", "whose"]
+    assert [row[:2] for row in rows[1:]] == [["48190", "0"], ["2", "0"], ["3", "0"], ["4", "GPU-gone"], ["5", "0"]]
+    whose = [line.partition("MiB  ")[2] or line.partition("unknown  ")[2] for line in lines[2:-1]]
+    assert [text.strip() for text in whose] == [
+        "unapproved, nobody had the GPU",
+        "not known; comfyui or ann had the GPU",
+        "comfyui, in the container comfyui-main-1",
+        "allowed, in the container jupyter",
+        "not known",
+    ]
+    assert lines[-1].startswith("GPU 0 (GPU-4f1c2b7e): the driver's accounts are on")
+    assert "5 processes came and went unseen: gpu-supervisor ps --finished" in run("ps")[1]
+
+
+@pytest.mark.parametrize(
+    ("accounting", "says"),
+    [
+        pytest.param("off", "nvidia-smi -am 1", id="off: how to turn them on"),
+        pytest.param("unsupported", "keeps no accounts", id="unsupported"),
+        pytest.param("denied", "run it as root", id="denied"),
+        pytest.param("unknown", "nobody can say", id="unknown"),
+    ],
+)
+def test_why_nobody_is_known_to_have_come_and_gone_is_said(fake: FakeServer, run, accounting, says):
+    gpus = (replace(VIEW.gpus[0], accounting=accounting),)
+
+    lines = finished_lines(fake, run, replace(VIEW, gpus=gpus))
+
+    assert lines[0] == "nobody is known to have come and gone unseen"
+    assert says in lines[1]

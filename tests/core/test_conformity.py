@@ -431,6 +431,30 @@ def test_after_a_restart_a_caller_that_was_answered_at_the_grant_keeps_its_start
     assert box.state.lease_of("a").phase == "ready"
 
 
+def test_after_a_restart_a_caller_that_came_back_and_did_not_wait_keeps_its_starting_lease():
+    box = Box(A)
+    held = box.ask(None)
+    ticket = box.ask("a", on_busy="ticket", ttl_ms=60_000)
+    box.release(held)
+    claim = box.claim(ticket)
+    assert box.code(claim) == ""
+    box.feed(CallerGone(claim))
+    assert box.code(box.claim(ticket, wait_ready=False)) == "Granted"
+    box.restart()
+    box.snapshot()
+    box.advance(29)
+
+    assert isinstance(box.renew(ticket), Renewed)
+
+
+def test_on_a_full_disk_nobody_is_answered_earlier_than_its_lease_says():
+    box = Box(A)
+    request = box.ask("a", ttl_ms=60_000)
+    box.feed(StorageFull(True))
+
+    assert box.code(box.claim(request, wait_ready=False)) == "storage_full"
+
+
 def test_after_a_reboot_a_resident_that_docker_starts_again_runs_on():
     box = Box(A)
     box.release(box.lease("a"))

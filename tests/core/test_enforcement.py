@@ -299,6 +299,20 @@ def test_observe_spares_the_same_name_in_another_project_until_room_is_needed():
     assert [fact.container for fact in refusals(box)] == ["alien"] or box.state.observed.tallies
 
 
+def test_what_observe_spared_makes_room_for_a_lease_that_is_restarted_while_not_in_sync():
+    box = Box(A, B, mode="observe")
+    box.lease("a")
+    box.start("b-main")
+    box.add(container("b", "x", id="alien", project="other", master=False))
+    box.start("alien")
+    box.exit("a-main", 137)
+    box.feed(EngineLost("restarting"))
+    assert box.take() == []
+    box.claim(1, refresh=True, target="a")
+
+    assert box.take() == [StopContainer("alien", 10)]
+
+
 def test_adopt_gives_what_was_started_a_lease_that_lives_as_long_as_its_containers():
     box = Box(A, B, mode="adopt")
     box.start("a-main")

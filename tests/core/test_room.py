@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from supervisor.core import occupants, room, usage, wishes
 from supervisor.core.errors import Refusal
-from supervisor.core.inputs import OpenGpu, VramRead
-from supervisor.core.model import Gpu, GpuProcess, Sharing, Terms
+from supervisor.core.inputs import EngineSnapshot, OpenGpu, ProcessesSeen, VramRead
+from supervisor.core.model import Bystander, Gpu, GpuProcess, Sharing, Terms
 from supervisor.core.occupants import Occupant
-from supervisor.core.replies import Granted, Refused, Released
+from supervisor.core.processes import SeenProcess, Use
+from supervisor.core.replies import Granted, Refused, Released, StartContainer, StopContainer
 from supervisor.core.room import Placement, fewest_to_evict
 from supervisor.core.state import State
 from supervisor.core.wishes import Wish
@@ -403,6 +404,21 @@ def test_the_grace_of_a_target_that_is_down_goes_on_when_its_first_holder_goes()
     assert not box.state.durable.leases
 
 
+def test_who_joins_a_target_that_is_to_start_cold_starts_it_cold_when_the_first_one_goes():
+    box = Box(container("a", max_holders=2))
+    box.ask("a")
+    box.start("a-main", health="unhealthy")
+    first = box.ask("a", wait_ready=False)
+    box.ask("a", wait_ready=False)
+    box.take()
+    assert [lease.needs_cold_start for lease in box.state.durable.leases.values()] == [True, True]
+    box.release(first)
+    box.exit("a-main", 143)
+    box.done(StopContainer("a-main", 10))
+
+    assert box.take() == [StartContainer("a-main")]
+
+
 def test_a_target_that_fails_ends_all_its_holders():
     box = Box(container("a", max_holders=2), container("b"))
     first, second = box.ask("a"), box.ask("a")
@@ -552,6 +568,42 @@ def test_what_a_game_uses_is_not_granted_and_its_process_is_named():
     assert [process["pid"] for process in told.context["processes"]] == [100]
 
 
+def test_who_is_in_the_way_is_told_with_his_name_and_what_he_has_the_largest_first():
+    box = Box(container("a", vram_mib=20_000))
+    game = SeenProcess(pid=101, started=0, uses=(Use("SIM-0", 9_000),), name="game", user="eve")
+    miner = SeenProcess(pid=102, started=0, uses=(Use("SIM-0", 2_000),), name="\x1b[2Jx", containers=("m",))
+    box.feed(EngineSnapshot(tuple(box.engine.values()), (Bystander("m", "miner"),)))
+    box.feed(VramRead((used(FIRST, (500, None), (9_000, None), (2_000, "m")),)))
+    box.feed(ProcessesSeen((game, miner)))
+
+    told = refusal(box, box.ask("a"))
+
+    assert told.detail == (
+        "11500 of 24576 MiB on GPU SIM-0 are in use by what the supervisor may not stop: pid 101 (game of eve, 9000 "
+        "MiB), pid 102 (\\x1b[2Jx in miner, 2000 MiB), pid 100 (500 MiB); a needs 20000 MiB; end that first"
+    )
+    assert told.context["processes"][0] == {
+        "pid": 101,
+        "used_mib": 9_000,
+        "name": "game",
+        "user": "eve",
+        "container": None,
+    }
+
+
+def test_who_keeps_a_gpu_dirty_is_told_with_his_name():
+    box = Box(container("a"), container("b"), gpus=(FIRST,))
+    box.release(box.lease("a"))
+    box.ask("b")
+    left = replace(FIRST, used_mib=9_000, processes=(GpuProcess(pid=100, container="a-main"),))
+    box.feed(VramRead((left,)))
+    box.feed(ProcessesSeen((SeenProcess(pid=100, started=0, uses=(), name="python3", user="ann"),)))
+    box.obey()
+    box.advance(6)
+
+    assert "pid 100 (python3 of ann in a-main-1) still hold it" in box.state.observed.dirty["SIM-0"].detail
+
+
 def test_with_a_lease_in_the_way_a_request_queues_whatever_a_game_uses():
     box = Box(container("a", vram_mib=8_000), container("b", vram_mib=4_000))
     box.lease("b")
@@ -572,6 +624,17 @@ def test_memory_that_is_on_its_way_back_is_waited_for_and_not_refused():
 
     assert [action.id for action in box.take()] == ["a-main"]
     assert box.code(request) == "Granted"
+
+
+def test_what_somebody_who_must_go_uses_still_makes_nobody_else_go_where_the_driver_does_not_say_whose_it_is():
+    box = Box(small("a", 4_000), small("b", 16_000), small("c", 5_000), headroom_mib=1_024)
+    box.release(box.lease("a"))
+    box.release(box.lease("b"))
+    box.feed(VramRead((replace(FIRST, used_mib=24_000, processes=None),)))
+    box.ask("c", wait_ready=False)
+
+    assert [action.id for action in box.take()] == ["b-main"]
+    assert list(box.state.durable.residents) == ["a"]
 
 
 def test_a_resident_that_uses_more_than_it_declared_counts_with_what_it_uses():

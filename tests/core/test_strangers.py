@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from supervisor.api.views.processes import processes_view
 from supervisor.core.facts import ProcessReported, ProcessSignalled, SignalFailed
-from supervisor.core.inputs import ProcessesSeen, SignalSent, VramRead
-from supervisor.core.model import Gpu, Tie
+from supervisor.core.inputs import EngineSnapshot, ProcessesSeen, Release, SignalSent, VramRead
+from supervisor.core.model import Bystander, Gpu, Tie
 from supervisor.core.processes import Allowed, Ancestor, SeenProcess, Use, parse_allowed
 from supervisor.core.replies import SignalProcess
 from supervisor.core.strangers import judge
@@ -68,6 +69,23 @@ def test_of_nested_containers_the_outermost_that_the_engine_knows_counts():
     box.lease("a")
 
     assert judge(box.state, process(containers=("f" * 64, "a-main", "e" * 64))).target == "a"
+
+
+def test_an_unlabelled_container_is_told_by_its_name_and_allowed_by_it():
+    box = Box(gpus=(FIRST,), process_allow=parse_allowed("container=jupyter*"))
+    names = {"ab" * 32: ("jupyter-1", "notebook"), "cd" * 32: ("miner", "")}
+    box.feed(EngineSnapshot((), tuple(Bystander(id_, *name) for id_, name in names.items())))
+    allowed, stranger = (process(pid, containers=(id_,)) for pid, id_ in enumerate(names, 4_000))
+
+    see(box, allowed, stranger)
+
+    known, other = judge(box.state, allowed), judge(box.state, stranger)
+    assert (known.standing, known.container, known.service) == ("allowed", "jupyter-1", "notebook")
+    assert (other.standing, other.container, other.service) == ("unapproved", "miner", None)
+    assert [(fact.pid, fact.container) for fact in facts(box, ProcessReported)] == [(4_001, "miner")]
+    assert [one.containers for one in processes_view(box.state, box.now).processes] == [("jupyter-1",), ("miner",)]
+    box.feed(EngineSnapshot(()))
+    assert judge(box.state, allowed).container == "ab" * 32, "it has gone"
 
 
 @pytest.mark.parametrize(
@@ -283,17 +301,20 @@ def test_who_is_not(settings: dict[str, Any], seen: dict[str, Any]):
     assert [signal.signal for signal in box.signals] == [15]
 
 
-def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice():
+def test_a_container_that_nobody_knows_may_be_ours_until_the_engine_was_listed_twice_and_it_was_seen_since():
     box = Box(container("a"), gpus=(FIRST,), **ENDS)
     unknown = process(containers=("f" * 64,))
     see(box, unknown)
     box.advance(60)
     box.snapshot()  # it may have been listed before the container was made
     see(box, unknown)
+    see(box, unknown)
     assert not facts(box, ProcessReported)
     assert "what container" in judge(box.state, unknown).why_spared
 
     box.snapshot()
+    see(box, unknown)  # it may have been looked at before the container had gone
+    assert not facts(box, ProcessReported)
     see(box, unknown)
 
     assert [fact.pid for fact in facts(box, ProcessReported)] == [4_000]
@@ -339,6 +360,39 @@ def test_a_signal_that_the_disk_held_back_is_withdrawn_where_a_lease_was_granted
     box.release(request)
     see(box, process())
     box.advance(11)
+
+    assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_a_signal_that_the_disk_held_back_is_decided_anew_where_a_lease_came_and_went_meanwhile():
+    box = Box(gpus=(FIRST,), **ENDS)
+    see(box, process())
+    box.sync = False
+    box.advance(10)
+    request = box.ask(None)
+    see(box, process())
+    box.feed(Release(900, f"t{request}"))
+    box.sync_now()
+    assert not box.signals
+
+    box.sync = True
+    see(box, process())
+    box.advance(9)
+    assert not box.signals
+    box.advance(2)
+    assert [signal.signal for signal in box.signals] == [15]
+
+
+def test_a_signal_that_is_decided_twice_before_the_disk_has_the_first_is_sent_once():
+    box = Box(gpus=(FIRST,), **{**ENDS, "process_settle_ms": 0})
+    box.sync = False
+    see(box, process())
+    request = box.ask(None)
+    see(box, process())
+    box.feed(Release(900, f"t{request}"))
+    see(box, process())
+    box.sync_now()
+    box.sync_now()
 
     assert [signal.signal for signal in box.signals] == [15]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from supervisor.core.facts import LeaseEnded, LeaseGranted, TicketEnded
 from supervisor.core.inputs import CallerGone, ProcessEnded
 from supervisor.core.model import Tie
@@ -88,6 +90,19 @@ def test_of_two_answers_with_one_key_the_lost_one_takes_nothing_from_the_other()
     box.feed(CallerGone(again, "l1"))
 
     box.advance(3_600)
+    assert list(box.state.durable.leases) == ["l1"]
+
+
+@pytest.mark.parametrize("tie", [pytest.param(JOB, id="tied"), pytest.param(None, id="with a TTL")])
+def test_a_lost_answer_takes_nothing_from_one_that_was_given_before_a_restart(tie: Tie | None):
+    box = Box()
+    box.ask(None, tie=tie, scope="key", body="body")
+    box.restart()
+    box.snapshot()
+    again = box.ask(None, tie=tie, scope="key", body="body")
+    box.feed(CallerGone(again, "l1"))
+
+    box.advance(299)
     assert list(box.state.durable.leases) == ["l1"]
 
 

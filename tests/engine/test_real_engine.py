@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 
 from supervisor.core.inputs import ContainerGone, ContainerSeen, EngineLost, EngineSnapshot, StartHinted
+from supervisor.core.model import Bystander
 from supervisor.core.replies import KillContainer, StartContainer, StopContainer
 from supervisor.engine import ENDPOINTS, READ_ENDPOINTS, WRITE_ENDPOINTS
 from supervisor.engine.errors import EngineError, translated
@@ -53,6 +54,22 @@ def test_a_stack_is_seen_with_its_dependencies_conditions_and_master(watch, engi
     assert by_service["store"].target is None
     assert model.config_files.endswith("tests/stacks/chain.yml")
     assert (model.run, model.age_ms, model.restart_policy, model.stop_grace_s) == ("", 0, "no", 10)
+
+
+def test_what_is_not_labelled_is_known_by_its_name_and_service_and_by_nothing_else(
+    watch, engine_url, api, unique, label_prefix
+):
+    labels = {"com.docker.compose.project": unique, "com.docker.compose.service": "notebook"}
+    plain = api.create_container(IMAGE, ["true"], name=f"{unique}-plain")["Id"]
+    composed = api.create_container(IMAGE, ["true"], name=f"{unique}-composed", labels=labels)["Id"]
+
+    _, inbox = watch(engine_url, prefix=label_prefix)
+
+    snapshot = inbox.wait_for(EngineSnapshot)
+    assert {plain, composed}.isdisjoint(one.id for one in snapshot.containers)
+    assert {Bystander(plain, f"{unique}-plain"), Bystander(composed, f"{unique}-composed", "notebook")} <= {
+        *snapshot.others
+    }
 
 
 def test_the_stack_that_pytest_docker_created_is_a_target_of_one(

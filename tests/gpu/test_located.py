@@ -11,7 +11,7 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from supervisor.core.model import Gpu, GpuProcess
+from supervisor.core.model import FinishedUse, Gpu, GpuProcess
 from supervisor.gpu.located import BLIND, Locator
 from supervisor.gpu.proc_files import stat_of
 from supervisor.gpu.reading import Reading
@@ -72,3 +72,26 @@ def test_a_reading_of_no_gpus_is_left_alone():
     nothing = Reading(gpus=(), problem="no driver", began_s=0.0, took_s=0.0)
 
     assert Locator(host=False).locate(nothing) == nothing
+
+
+# ---- those that have ended
+
+
+def ended(pid: int, at_ms: int) -> Reading:
+    use = FinishedUse(gpu="GPU-1", pid=pid, started_wall_ms=at_ms, ran_ms=1)
+    return Reading(gpus=(Gpu("GPU-1"),), finished=(use,), began_s=0.0, took_s=0.0)
+
+
+@pytest.mark.engine
+def test_one_that_was_seen_while_it_ran_was_in_its_container_and_an_earlier_one_of_its_pid_was_not(sleeper: Any):
+    pid = sleeper.attrs["State"]["Pid"]
+    locator = Locator(host=True, wall_ms=lambda: 5_000)
+    locator.locate(listing(pid))
+
+    found = [locator.locate(ended(pid, at_ms)).finished[0].container for at_ms in (4_000, 6_000)]
+
+    assert found == [sleeper.id, None]
+
+
+def test_where_pids_are_not_the_hosts_nobody_is_told_to_have_ended():
+    assert Locator(host=False).locate(ended(4_000, 0)).finished == ()

@@ -262,7 +262,7 @@ def test_a_lost_gpu_keeps_who_it_is_and_forgets_what_it_had(code: int):
     known = Gpu("GPU-a", index=3, name="A", total_mib=100, used_mib=40, free_mib=60)
     gpu = judged(Seen(index=3, ended=Trouble("f", code, "?")), known, in_container=False)
 
-    assert gpu == Gpu("GPU-a", index=3, name="A", total_mib=100, state="lost", detail=gpu.detail)
+    assert gpu == Gpu("GPU-a", index=3, name="A", total_mib=100, state="lost", detail=gpu.detail, accounting="unknown")
     assert gpu.detail.startswith("GPU 3 (A, GPU-a) ")
 
 
@@ -284,6 +284,7 @@ def test_a_gpu_that_was_left_out_is_unreadable_and_says_why():
 
     gpus = complete([seen], {1: "does not answer"}, KNOWN, in_container=False)
 
+    detail = "GPU 1 (B, GPU-b) does not answer"
     assert gpus[1] == Gpu(
-        "GPU-b", index=1, name="B", total_mib=50, state="unreadable", detail="GPU 1 (B, GPU-b) does not answer"
+        "GPU-b", index=1, name="B", total_mib=50, state="unreadable", detail=detail, accounting="unknown"
     )

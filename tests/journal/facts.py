@@ -98,6 +98,7 @@ ONE_OF_EACH: list[AnyFact] = [
         "ann",
     ),
     f.SignalFailed(18, 1_700_000_000_018, 4_711, 86_400, "SIGKILL", "forbidden"),
+    f.ProcessMissed(18, 1_700_000_000_018, 4_712, "GPU-1", 1_700_000_000_000, 900, 612, 38, None, None, "observe", 3),
     f.UseSeen(18, 1_700_000_000_018, "comfyui", 8_412),
     f.LeaseTold(18, 1_700_000_000_018, "t1", 60_000, "ann", "comfyui"),
     f.LeaseEnded(19, 1_700_000_000_019, "t1", "released", True, "ann", "comfyui", "", "uid 1000"),

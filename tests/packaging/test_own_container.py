@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.inputs import ContainerGone, ContainerSeen, EngineSnapshot, Input
+from supervisor.core.model import Bystander
 from supervisor.own_container import own_container_id, sparing
 from tests.core.box import container
 
@@ -46,10 +47,21 @@ def test_the_own_container_loses_its_target_and_every_other_input_passes(caplog:
     post = sparing("self", heard.append)
     own, other = container("me", id="self"), container("other", id="b")
     plain = container("me", id="self", target=None, master=False)
+    others = (Bystander("c", "db"),)
     with caplog.at_level(logging.WARNING):
-        for item in (EngineSnapshot((own, other)), ContainerSeen(own), ContainerSeen(other), ContainerGone("self")):
+        for item in (
+            EngineSnapshot((own, other), others),
+            ContainerSeen(own),
+            ContainerSeen(other),
+            ContainerGone("self"),
+        ):
             post(item)
-    assert heard == [EngineSnapshot((plain, other)), ContainerSeen(plain), ContainerSeen(other), ContainerGone("self")]
+    assert heard == [
+        EngineSnapshot((plain, other), others),
+        ContainerSeen(plain),
+        ContainerSeen(other),
+        ContainerGone("self"),
+    ]
     assert [record.getMessage() for record in caplog.records] == [
         'this supervisor\'s own container is labelled as part of the target "me", which it can neither lease nor stop: '
         "take the labels off it"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from supervisor.core.model import Gpu, GpuProcess
+from supervisor.core.model import FinishedUse, Gpu, GpuProcess
 from supervisor.looks import EVERY_S, Looks
 
 NOBODY = (Gpu("GPU-0", processes=()),)
@@ -29,7 +29,8 @@ class Machine:
         self.told: list[tuple[int, ...]] = []
         self.may_end = threading.Event()
         self.may_end.set()
-        self.looks: Looks[int] = Looks(self, self.told.append)
+        self.finished: list[int] = []
+        self.looks: Looks[int] = Looks(self, self.tell)
         monkeypatch.setattr(time, "monotonic", lambda: self.at_s)
 
     def look(self, gpus: Sequence[Gpu]) -> tuple[int, ...]:
@@ -38,6 +39,10 @@ class Machine:
         if self.fails:
             raise OSError("no /proc")
         return tuple(process.pid for gpu in gpus for process in gpu.processes or ())
+
+    def tell(self, seen: tuple[int, ...], finished: tuple[FinishedUse, ...]) -> None:
+        self.told.append(seen)
+        self.finished += (use.pid for use in finished)
 
     def terminate(self, pid: int, started: int, signal: int) -> str:
         raise AssertionError("nothing is terminated here")
@@ -117,3 +122,29 @@ def test_a_look_that_fails_is_said_and_tried_again(machine, caplog):
     machine.at_s += EVERY_S
     machine.look_now(listed(5))
     assert machine.told == [(5,)]
+
+
+def ended(pid: int) -> FinishedUse:
+    return FinishedUse(gpu="GPU-0", pid=pid, started_wall_ms=1_000, ran_ms=10)
+
+
+def test_who_has_ended_is_told_once_and_at_once_though_the_list_is_the_same(machine):
+    machine.look_now(NOBODY)
+    machine.looks.hand_in((ended(5), ended(6)))
+
+    assert (machine.look_now(NOBODY), machine.finished) == (2, [5, 6])
+    assert (machine.look_now(NOBODY), machine.finished) == (2, [5, 6])
+
+
+def test_who_has_ended_is_not_told_before_a_look_that_may_have_seen_him_is_over(machine, until: Callable[..., object]):
+    machine.may_end.clear()
+    machine.looks.look_if_due(listed(5))
+    until(lambda: machine.looked, 5, "the look")
+    machine.looks.hand_in((ended(5),))
+    machine.looks.look_if_due(NOBODY)
+    assert machine.finished == []
+
+    machine.may_end.set()
+    machine.look_now(NOBODY)
+    machine.look_now(NOBODY)
+    assert (machine.told, machine.finished) == ([(5,), ()], [5])

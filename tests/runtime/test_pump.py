@@ -179,7 +179,7 @@ def test_a_lease_is_granted_started_answered_renewed_and_released():
             assert any(isinstance(fact, LeaseGranted) for fact in box.disk.facts)
             assert isinstance(await box.pump.ask(Renew(99, "t1")), Renewed)
             assert await box.pump.ask(Release(100, "t1")) == Released(100, True)
-            await until(lambda: isinstance(box.told[-1], LeaseEnded))
+            await until(lambda: box.told and isinstance(box.told[-1], LeaseEnded))
 
     run(story)
 
@@ -194,8 +194,42 @@ def test_an_answer_does_not_wait_for_the_log_and_the_log_misses_nothing_at_the_e
         return not told
 
     async def story() -> None:
-        # Where a reading of the GPUs comes in between, the log has its turn before the answer; not every time.
+        # On a machine that is busy with other things a sync may take longer than the log is made to wait.
         assert any([await answered_first() for _ in range(5)])
+
+    run(story)
+
+
+def test_the_log_is_told_few_facts_at_a_time_so_that_it_holds_up_nothing(monkeypatch):
+    monkeypatch.setattr("supervisor.pump.TELL_MAX", 2)
+
+    async def story() -> None:
+        async with rig() as box:
+            await until(lambda: box.disk.facts and box.told == box.disk.facts)
+            tickets = [box.acquire(None, on_busy="ticket") for _ in range(9)]
+            await asyncio.gather(*tickets)
+            sizes = set()
+            while box.told != box.disk.facts:
+                before = len(box.told)
+                await asyncio.sleep(0)
+                sizes.add(len(box.told) - before)
+        assert max(sizes) == 2
+
+    run(story)
+
+
+def test_who_is_granted_the_gpu_hears_of_it_before_who_gave_it_back():
+    async def story() -> None:
+        async with rig() as box:
+            await box.acquire(None)
+            answered: list[str] = []
+            waiter = box.acquire(None, wait_ms=60_000)
+            await until(lambda: box.pump.kernel.state.queue)
+            giver = asyncio.ensure_future(box.pump.ask(Release(99, "t1")))
+            for name, task in (("giver", giver), ("waiter", waiter)):
+                task.add_done_callback(lambda _task, name=name: answered.append(name))
+            await asyncio.gather(giver, waiter)
+        assert answered == ["waiter", "giver"]
 
     run(story)
 
@@ -371,7 +405,7 @@ def test_the_processes_on_the_gpus_are_looked_at_and_taken_in():
     async def story() -> None:
         seen: list[tuple[str, ...]] = []
 
-        def as_input(containers: tuple[str, ...]) -> Input:
+        def as_input(containers: tuple[str, ...], _finished: object) -> Input:
             seen.append(containers)
             return EngineLost("a was seen") if "a-main" in containers else EngineContact()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.core.inputs import VramRead
-from supervisor.core.model import Gpu, Now, Resident
+from supervisor.core.model import FinishedUse, Gpu, Now, Resident
 from supervisor.core.state import Dirty, RoomWait, Run
 from supervisor.gpu.load import Load
 from supervisor.gpu.reading import Reading
@@ -82,6 +83,29 @@ def test_the_first_reading_is_told_and_wakes_the_owner(scene):
 
     assert scene.came(problem="half of it") == VramRead((GPU,), 100_000, "half of it")
     assert scene.roused == 1
+
+
+def test_what_is_reported_while_it_is_asked_wakes_nobody_up_and_what_another_thread_reports_does(scene):
+    """Who asks looks for the answer right after; a turn more would keep the disk's thread from its work."""
+    scene.came()
+    roused = scene.roused
+    scene.driver.read_soon = lambda _loads: scene.driver.report(Reading(gpus=(GPU,), began_s=scene.at_s, took_s=0.0))
+    scene.at_s += IDLE_S
+    scene.ask()
+    assert scene.roused == roused
+
+    def from_another_thread(_loads: object) -> None:
+        child = threading.Thread(
+            target=scene.driver.report, args=(Reading(gpus=(GPU,), began_s=scene.at_s, took_s=0.0),)
+        )
+        child.start()
+        child.join()
+
+    scene.readings.take(scene.observed)
+    scene.driver.read_soon = from_another_thread
+    scene.at_s += IDLE_S
+    scene.ask()
+    assert scene.roused == roused + 1
 
 
 def test_a_driver_that_takes_its_time_is_not_asked_again_meanwhile(scene):
@@ -266,3 +290,14 @@ def test_a_container_stays_where_it_was_allowed_to_run():
     state.observed.runs["a-main"].gpus = ("GPU-1",)
 
     assert loads(state) == (Load("a-main", ("GPU-1",), 100),)
+
+
+def test_who_has_ended_is_taken_from_every_reading_also_from_those_that_tell_nothing_new(scene):
+    uses = [FinishedUse(gpu="GPU-0", pid=pid, started_wall_ms=0, ran_ms=1) for pid in (1, 2, 3)]
+    for use in uses:
+        scene.driver.report(Reading(gpus=(GPU,), finished=(use,), began_s=scene.at_s, took_s=0.0))
+    scene.readings.take(scene.observed)
+    assert scene.readings.take_finished() == tuple(uses)
+
+    assert scene.came() is None
+    assert scene.readings.take_finished() == ()

@@ -15,6 +15,7 @@ from supervisor.core.model import Terms
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed, Reply
 from tests.simulation.incarnation import Incarnation
 from tests.simulation.ledger import require
+from tests.simulation.processes import Processes, SimProcess
 from tests.simulation.timeline import Script, Timeline
 
 NOTICE_MS = 1_000
@@ -32,6 +33,8 @@ class Site(Protocol):
     def life(self) -> Incarnation | None: ...
     @property
     def targets(self) -> list[str]: ...
+    @property
+    def processes(self) -> Processes: ...
 
 
 class Callers:
@@ -65,6 +68,20 @@ class Callers:
 
         return begin
 
+    def _lose(self, make: Callable[[int], Request]) -> Callable[..., None]:
+        """Ask, and lose the answer on the wire: the server hears of it when it cannot hand it over."""
+
+        def begin(resume: Callable[[None], object]) -> None:
+            life = self._site.life
+            if life is None:
+                resume(None)
+                return
+
+            life.ask(make, lambda _: None, left=True)
+            resume(None)
+
+        return begin
+
     def _target(self) -> str | None:
         luck = self._rng.random()
         if luck < 0.08:
@@ -87,7 +104,13 @@ class Callers:
         )
 
     def _acquire(
-        self, terms: Terms, *, wait_ms: int = 0, ticket: bool = False, patience_ms: int | None = None
+        self,
+        terms: Terms,
+        *,
+        wait_ms: int = 0,
+        ticket: bool = False,
+        patience_ms: int | None = None,
+        loses: bool = False,
     ) -> Callable[..., None]:
         self._proposed += 1
         id_ = f"l{self._proposed}"
@@ -103,7 +126,7 @@ class Callers:
                 on_busy="ticket" if ticket else "refuse",
             )
 
-        return self._ask(make, patience_ms)
+        return self._lose(make) if loses else self._ask(make, patience_ms)
 
     # ---- what every holder does
 
@@ -278,6 +301,58 @@ class Callers:
         if isinstance(reply, Granted):
             yield from self._hold(reply)
 
+    # ---- those who are processes themselves, or send one to a GPU
+
+    def tied(self) -> Script:
+        """A job on the host: a bare lease for as long as it lives, whether or not it says when it is done."""
+        rng, processes = self._site.processes.rng, self._site.processes
+        job = processes.start(lives_ms=rng.choice((0, 500, 5_000, 30_000, 90_000)))
+        if job is None:
+            return
+        yield rng.choice((0, 0, 0, 1_000))
+        self._proposed += 1
+        key = rng.choice((None, f"key-{self._proposed}"))
+        terms = Terms(
+            target=None,
+            owner="job",
+            priority=rng.choice((0, 0, 5)),
+            ttl_ms=5_000,
+            scope=key,
+            body=key and f"body of {key}",
+            vram_mib=rng.choice((None, 2_000, 2_000)),
+            tie=job.tie,
+        )
+        patience_ms = rng.choice((None, None, rng.randint(1, 3_000)))
+        wait_ms, ticket = rng.choice((0, 5_000, 60_000)), rng.random() < 0.5
+        reply = yield self._acquire(terms, wait_ms=wait_ms, ticket=ticket, patience_ms=patience_ms)
+        if key is not None and rng.random() < 0.5:
+            yield rng.choice((0, 2_000))
+            again = yield self._acquire(terms, wait_ms=wait_ms, ticket=ticket, loses=rng.random() < 0.5)
+            reply = again or reply
+        if isinstance(reply, Queued):
+            reply = yield from self._claim_on_the_line(f"hash of {reply.ticket_id}")
+        if isinstance(reply, Granted):
+            yield from self._work(job, reply)
+
+    def _work(self, job: SimProcess, granted: Granted) -> Script:
+        """The job's child loads something; then both end, with or without a word."""
+        rng, processes = self._site.processes.rng, self._site.processes
+        child = None
+        if job.alive:
+            child = processes.start(gpus=granted.lease.gpus, mib=50, parent=job, lives_ms=60_000)
+        token, says = granted.lease.token_hash, rng.random() < 0.4
+        for _ in range(rng.choice((0, 2, 10))):
+            if not job.alive or self._site.calm:
+                break
+            yield 4_000
+            yield self._ask(lambda request_id: Renew(request_id, token))
+        if child is not None and rng.random() < 0.8:
+            processes.end(child)
+        if says:
+            yield from self._give_back(token)
+        yield rng.choice((0, 10_000))
+        processes.end(job)
+
     def anybody(self) -> Script:
         characters = (
             self.companion,
@@ -289,5 +364,8 @@ class Callers:
             self.keyed,
             self.keyed,
         )
+        processes = self._site.processes
+        if processes.enabled and processes.rng.random() < 0.25:
+            return self.tied()
         rare = (self.operator, self.stranger)
         return self._rng.choice(rare if self._rng.random() < 0.06 else characters)()

@@ -56,6 +56,7 @@ class SimEngine:
         self.incarnation = 0
         self._counted = 0
         self._labels: dict[str, Mapping[str, str]] = {}
+        self.ever: dict[str, SimContainer] = {}
 
     # ---- calls
 
@@ -87,7 +88,7 @@ class SimEngine:
         if any(container.name == recipe.name for container in self.containers.values()):
             raise ApiError(409, f"the container name {recipe.name} is already in use")
         container = create(f"{self._count():012x}", recipe, self.timeline.wall_ms())
-        self.containers[container.id] = container
+        self.containers[container.id] = self.ever[container.id] = container
         self._labels[container.id] = recipe.labels
         self.emit(container, "create")
         return container.id

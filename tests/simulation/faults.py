@@ -5,11 +5,13 @@ A history with every fault at once never gets anywhere; with a few at a time eac
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from supervisor.core.inputs import ShutDown, StorageFull
 from tests.simulation import daemon
+from tests.simulation.processes import STRANGERS
 from tests.simulation.timeline import Script
 
 if TYPE_CHECKING:
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 def enable(world: World) -> None:
     """Let the seed choose what goes wrong, and begin it."""
     rng = world.rng
+    if world.processes.enabled:
+        own = world.processes.rng
+        box = world.box
+        box.trouble.look_ms = own.choice((20, 500, 8_000))
+        box.trouble.end_ms = own.choice((2, 2, 1_000))  # without a pidfd it is looked at once a second
+        for script in (strangers, ends, sticks):
+            world.timeline.drive(_repeat(world, script, own))
     for trouble in (_lines, _calls, _memory):
         if rng.random() < 0.4:
             trouble(world)
@@ -27,10 +36,11 @@ def enable(world: World) -> None:
         world.timeline.drive(_repeat(world, script))
 
 
-def _repeat(world: World, script: Callable[[World], Script]) -> Script:
-    mean_ms = world.rng.choice((8_000, 25_000, 60_000))
+def _repeat(world: World, script: Callable[[World], Script], rng: random.Random | None = None) -> Script:
+    rng = rng or world.rng
+    mean_ms = rng.choice((8_000, 25_000, 60_000))
     while not world.calm:
-        yield world.rng.randint(0, 2 * mean_ms)
+        yield rng.randint(0, 2 * mean_ms)
         if not world.calm:
             world.rules.unwell()
             world.note("fault", script.__name__)
@@ -48,15 +58,28 @@ def heal(world: World) -> None:
     trouble = box.trouble
     trouble.unreachable = trouble.refused = trouble.unanswered = trouble.late = trouble.slow = 0.0
     trouble.sync_ms = 3
+    trouble.look_ms = 20
     box.gpu.mend()
     world.timeline.drive(_mend_processes(world))
+    world.timeline.drive(_end_processes(world))
 
 
 def _mend_processes(world: World) -> Script:
     """Processes that would not die do, and what starts to hang later on is none of ours."""
     for container in list(world.box.engine.containers.values()):
         world.box.engine.let_go(container)
+    for process in list(world.processes.alive.values()):
+        world.processes.let_go(process)
     yield 0
+
+
+def _end_processes(world: World) -> Script:
+    """Jobs are done after a while. Who stands by nothing stays, unless the supervisor is to end him."""
+    yield 20_000
+    for process in list(world.processes.alive.values()):
+        owed = world.box.settings.process_policy == "terminate" or world.processes.rng.random() < 0.5
+        if not process.gpus or process.story.ancestors or not owed:
+            world.processes.end(process)
 
 
 # ---- troubles that last for the whole history
@@ -127,6 +150,7 @@ def reboot(world: World) -> Script:
     """The power fails. Docker's own starts come before ours."""
     engine = world.box.engine
     world.crash()
+    world.processes.power_cut()
     daemon.power_cut(engine)
     world.timeline.reboot()
     down = engine.incarnation
@@ -218,6 +242,37 @@ def game(world: World) -> Script:
     key = world.box.gpu.play()
     yield world.rng.choice((1_000, 10_000, 40_000))
     world.box.gpu.held.pop(key, None)
+
+
+# ---- scripts where processes are looked at
+
+
+def strangers(world: World) -> Script:
+    """Somebody's process comes to a GPU without asking."""
+    rng, gpus = world.processes.rng, world.box.gpu.gpus
+    on = tuple(gpu.uuid for gpu in rng.sample(gpus, rng.choice((1, len(gpus)))))
+    lives_ms = rng.choice((None, 300, 4_000, 40_000))
+    world.processes.start(gpus=tuple(sorted(on)), mib=rng.choice((30, 90)), lives_ms=lives_ms, **rng.choice(STRANGERS))
+    yield 0
+
+
+def ends(world: World) -> Script:
+    """One process ends, and another one gets its pid."""
+    alive = list(world.processes.alive.values())
+    if alive:
+        world.processes.end(world.processes.rng.choice(alive))
+    yield from strangers(world)
+
+
+def sticks(world: World) -> Script:
+    """A process comes into state D for a while."""
+    alive = list(world.processes.alive.values())
+    if not alive:
+        return
+    stuck = world.processes.rng.choice(alive)
+    stuck.unkillable = True
+    yield world.processes.rng.choice((3_000, 30_000))
+    world.processes.let_go(stuck)
 
 
 SCRIPTS: tuple[Callable[[World], Script], ...] = (

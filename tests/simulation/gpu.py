@@ -32,12 +32,14 @@ class Share(Struct, frozen=True):
     mib: int
     container: str | None
     pid: int
+    started: int = 0
 
 
 class GpuMemory:
     """``late``: the chance that memory comes back late; ``never``: that it stays until ``mend``.
 
-    ``silent``: the driver does not say which process uses what.
+    ``silent``: the driver does not say which process uses what. ``gone``: what is held by processes that are over.
+    ``ever``: every process of a container that loaded something.
     """
 
     def __init__(self, timeline: Timeline, rng: random.Random, gpus: tuple[Gpu, ...] = (GPU,)) -> None:
@@ -45,7 +47,8 @@ class GpuMemory:
         self.late = self.never = 0.0
         self.silent = False
         self.held: dict[tuple[str, str], Share] = {}
-        self._gone: set[tuple[str, str]] = set()
+        self.gone: set[tuple[str, str]] = set()
+        self.ever: list[Share] = []
         self._stuck: list[tuple[str, str]] = []
         self._games = 0
 
@@ -70,7 +73,7 @@ class GpuMemory:
         processes = tuple(
             GpuProcess(pid=share.pid, used_mib=share.mib, container=share.container)
             for key, share in sorted(self.held.items())
-            if gpu.uuid in share.gpus and key not in self._gone
+            if gpu.uuid in share.gpus and key not in self.gone
         )
         return replace(gpu, used_mib=used_mib, processes=processes)
 
@@ -79,13 +82,15 @@ class GpuMemory:
         if container.target is not None:
             mib = -(-(container.shown.vram_mib or TOTAL_MIB // 2) // len(gpus))
             pid = 1_000 + len(self.held)
-            self.held[container.id, container.run] = Share(gpus, mib, container.id, pid)
+            started = 1 + self._timeline.boot_ms() // 10
+            share = self.held[container.id, container.run] = Share(gpus, mib, container.id, pid, started)
+            self.ever.append(share)
 
     def give_back(self, container: SimContainer) -> None:
         key = (container.id, container.run)
         if key not in self.held:
             return
-        self._gone.add(key)
+        self.gone.add(key)
         luck = self._rng.random()
         if luck < self.never:
             self._stuck.append(key)

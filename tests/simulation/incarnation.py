@@ -15,15 +15,27 @@ from msgspec import Struct
 
 from supervisor.clock import Clock
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import ActionDone, CallerGone, Input, Outcome, Request, Started, Tick, VramRead
+from supervisor.core.inputs import (
+    ActionDone,
+    CallerGone,
+    Input,
+    Outcome,
+    Request,
+    SignalSent,
+    Started,
+    Tick,
+    VramRead,
+)
 from supervisor.core.model import Now
-from supervisor.core.replies import Action, Granted, Reply, StartContainer, StopContainer
+from supervisor.core.replies import Action, Granted, Reply, SignalProcess, StartContainer, StopContainer
 from supervisor.core.state import Settings
 from supervisor.kernel import Kernel
 from tests.simulation.containers import ApiError, Done
 from tests.simulation.disk import Disk
 from tests.simulation.engine import SimEngine
 from tests.simulation.gpu import GpuMemory
+from tests.simulation.process_edge import ProcessEdge
+from tests.simulation.processes import Processes
 from tests.simulation.timeline import Timeline
 from tests.simulation.watcher import Noise, Watcher
 
@@ -40,6 +52,8 @@ class Trouble(Struct):
 
     ``unreachable``: it never arrives. ``refused``: the engine answers 500. ``unanswered``: it happens, and the answer
     is lost. ``late``: it happens after its caller has given up. ``slow``: it takes seconds.
+
+    ``look_ms``, ``end_ms``: how long a look at the processes takes at most, and the news that one has ended.
     """
 
     unreachable: float = 0.0
@@ -48,6 +62,8 @@ class Trouble(Struct):
     late: float = 0.0
     slow: float = 0.0
     sync_ms: int = 3
+    look_ms: int = 20
+    end_ms: int = 2
 
 
 class Waiting(Struct, eq=False):
@@ -65,6 +81,8 @@ class Observer(Protocol):
     def stepped(self, now: Now, item: Input) -> None: ...
     def synced(self, facts: list[AnyFact]) -> None: ...
     def acting(self, now: Now, action: Action) -> None: ...
+    def signalling(self, now: Now, signal: SignalProcess) -> None: ...
+    def signalled(self, sent: SignalSent) -> None: ...
     def replying(self, now: Now, reply: Reply) -> None: ...
 
 
@@ -75,6 +93,7 @@ class Box(Struct, eq=False):
     rng: random.Random
     engine: SimEngine
     gpu: GpuMemory
+    processes: Processes
     disk: Disk
     settings: Settings
     noise: Noise
@@ -83,7 +102,7 @@ class Box(Struct, eq=False):
 
 class Incarnation:
     def __init__(self, box: Box, observer: Observer) -> None:
-        self.box, self._observer = box, observer
+        self.box, self.observer = box, observer
         state = box.disk.replay(box.settings)
         self.first = not state.durable.boot_id
         self.clock = Clock(state.durable, box.timeline.boot_id, box.timeline.boot_ms, box.timeline.wall_ms)
@@ -99,6 +118,7 @@ class Incarnation:
         self._tick_at_ms: int | None = None
         self._reading = False
         self.read_at_ms = -1
+        self.processes = ProcessEdge(self)
         self._facts_since_snapshot = 0
         self._requests = 0
 
@@ -147,7 +167,7 @@ class Incarnation:
     def _feed(self, item: Input) -> None:
         now = self.clock.now()
         seq = self.kernel.state.durable.fact_seq
-        self._observer.stepping(now, item)
+        self.observer.stepping(now, item)
         if isinstance(item, ActionDone):
             del self.calls[item.container_id]
         self.kernel.feed(now, item)
@@ -156,21 +176,25 @@ class Incarnation:
             if number <= seq:
                 break
             facts.append(fact)
-        self._observer.decided(now, item, facts[::-1])
+        self.observer.decided(now, item, facts[::-1])
         self._let_out(now)
-        self._observer.stepped(now, item)
+        self.observer.stepped(now, item)
 
     def _let_out(self, now: Now) -> None:
         out = self.kernel.drain()
         for action in out.actions:
-            self._observer.acting(now, action)
+            self.observer.acting(now, action)
             self._perform(action)
         for reply in out.replies:
-            self._observer.replying(now, reply)
+            self.observer.replying(now, reply)
             self._answer(reply)
+        for signal in out.signals:
+            self.observer.signalling(now, signal)
+            self.processes.send(signal)
         self._write()
         self.wake()
         self._read_gpus()
+        self.processes.follow()
 
     # ---- disk, timers, GPUs
 
@@ -191,7 +215,7 @@ class Incarnation:
             # The disk's thread stands still as well; what it has to say comes behind what waits in the inbox.
             self._sync_waits.append(snapshot)
             return
-        self._observer.synced(self.box.disk.sync())
+        self.observer.synced(self.box.disk.sync())
         if snapshot is not None:
             self.box.disk.save_snapshot(*snapshot)
         now = self.clock.now()
@@ -238,14 +262,21 @@ class Incarnation:
     def _post_reading(self) -> None:
         if not self.stopped:
             self.read_at_ms = self.box.timeline.at_ms
-            self.post(VramRead(self.box.gpu.read()))
+            gpus = self.box.gpu.read()
+            self.post(VramRead(gpus))
+            self.processes.look_if_due(gpus)
 
     # ---- callers
 
-    def ask(self, make: Callable[[int], Request], resume: Callable[[Reply | None], object]) -> int:
-        """Take a request; ``resume`` is called with its reply, or with None when the process ends before it."""
+    def ask(
+        self, make: Callable[[int], Request], resume: Callable[[Reply | None], object], *, left: bool = False
+    ) -> int:
+        """Take a request; ``resume`` is called with its reply, or with None when the process ends before it.
+
+        ``left``: its caller is gone already, which is noticed when the answer cannot be handed over.
+        """
         self._requests += 1
-        self.waiting[self._requests] = Waiting(resume)
+        self.waiting[self._requests] = Waiting(resume, left)
         self.post(make(self._requests))
         return self._requests
 

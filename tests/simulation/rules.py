@@ -5,6 +5,8 @@ What was decided is kept in two books: ``decided`` has every fact, ``on_disk`` o
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
 from supervisor.core.apply import apply, freeze
@@ -12,13 +14,14 @@ from supervisor.core.facts import (
     AnyFact,
     LeaseEnded,
     LeaseGranted,
+    LeaseRetimed,
     ResidencyEnded,
     RoomVerified,
     TicketEnded,
     TicketQueued,
 )
 from supervisor.core.forecast import Forecast, forecast
-from supervisor.core.inputs import Acquire, CallerGone, Input, Release, Renew, Tick
+from supervisor.core.inputs import Acquire, CallerGone, Input, ProcessesSeen, Release, Renew, SignalSent, Started, Tick
 from supervisor.core.model import RUNNING, Container, Now
 from supervisor.core.plan import plan
 from supervisor.core.replies import (
@@ -29,16 +32,19 @@ from supervisor.core.replies import (
     Released,
     Renewed,
     Reply,
+    SignalProcess,
     StartContainer,
     StopContainer,
 )
 from supervisor.core.state import Hold, State
+from supervisor.core.targets import gpus_of
 from supervisor.core.usage import usable_mib
 from supervisor.core.wishes import reach, wish_of
 from tests.simulation import soundness
 from tests.simulation.containers import SimContainer
 from tests.simulation.incarnation import Box, Incarnation
 from tests.simulation.ledger import Circumstances, Held, Ledger, require
+from tests.simulation.process_rules import ProcessRules
 
 #: A container without the right to run, that was started while all was well, is dead after this long (milliseconds).
 LIFE_MS = 500
@@ -68,6 +74,7 @@ class Rules:
         self.decided = Ledger(self.aging, box.settings.affinity_points)
         self.on_disk = Ledger(self.aging, box.settings.affinity_points)
         self.shadow = State(box.settings)
+        self.processes = ProcessRules(box)
         self.expected: dict[str, int] = {}
         self.gone: set[int] = set()
         self.answered: set[int] = set()
@@ -98,7 +105,7 @@ class Rules:
         self.decided = Ledger(self.aging, self.box.settings.affinity_points)
         for fact in self.box.disk.facts():
             self.decided.take(fact, Circumstances())
-        self.expected.clear()
+        self.processes.begins(self.decided)
         self.gone.clear()
         self.answered.clear()
         self.asked.clear()
@@ -126,6 +133,10 @@ class Rules:
             self.asked[item.request_id] = item
             if isinstance(item, Acquire) and item.wait_ms:
                 self.deadlines[item.request_id] = self.at_ms + item.wait_ms
+        if isinstance(item, ProcessesSeen):
+            self.processes.saw(item, now)
+        if isinstance(item, Started):
+            self._keep_promises(now)
         self.foreseen = None
         if isinstance(item, Acquire) and item.terms.scope is None:
             seen = forecast(self.life.kernel.state, now, item.terms, priority_given=item.priority_given)
@@ -153,6 +164,7 @@ class Rules:
             require("hash of" not in getattr(fact, "detail", ""), "no token, nor its hash, is in what people read")
             self._look_at(fact)
             self.decided.take(fact, circumstances)
+            self.processes.decide(fact, self.decided)
         self._was_dirty = frozenset(observed.dirty)
         self._decided_facts = bool(facts)
 
@@ -166,11 +178,24 @@ class Rules:
             self._check_deadlines()
         if isinstance(item, Tick) and timers.next_at_ms is not None:
             require(timers.next_at_ms > now.at_ms, "every timer that was due has fired")
+        observed = self.life.kernel.state.observed
+        self.processes.stepped(item, self.decided)
+        self.processes.check_ties(excused=self.life.catching_up or bool(observed.safe_mode))
         if not isinstance(item, Renew):
             self._check_life()
             self._check_memory(now)
         if self._decided_facts or self.steps % 16 == 0:
             self._check_state(now)
+
+    def _keep_promises(self, now: Now) -> None:
+        """A restart gives every lease a whole TTL from now on, so what its holder was told before is true still.
+
+        Where the wall clock was set back over a reboot, supervisor time may be less than when it was told.
+        """
+        assert self.life is not None
+        held = self.life.kernel.state.durable.leases
+        told = ((id_, at_ms) for id_, at_ms in self.expected.items() if id_ in held)
+        self.expected = {id_: min(at_ms, now.at_ms + held[id_].terms.ttl_ms) for id_, at_ms in told}
 
     def _look_at(self, fact: AnyFact) -> None:
         """Compare a decision with the truth of the box, which the supervisor can only see late."""
@@ -179,6 +204,9 @@ class Rules:
             require(fact.at_ms >= promised_ms, "a lease does not expire before the time its holder was told")
         elif isinstance(fact, TicketEnded) and fact.reason == "scheduler_timeout":
             require(fact.id not in self.decided.leases, "a lease does not time out in the queue")
+        elif isinstance(fact, LeaseRetimed) and fact.id in self.expected:
+            # Whoever asks for less expects no more, whether or not the answer comes through.
+            self.expected[fact.id] = min(self.expected[fact.id], fact.at_ms + fact.ttl_ms)
         elif isinstance(fact, RoomVerified):
             self._check_room(fact)
 
@@ -194,11 +222,10 @@ class Rules:
             seen_ms = self.life.watcher.inspected_ms.get(container.id, -1)
             # Where it is, only a reading tells.
             known = min(seen_ms, self.life.read_at_ms) > container.started_at_ms
-            share = self.box.gpu.held.get((container.id, container.run))
-            elsewhere = share is None or set(share.gpus).isdisjoint(lease.gpus)
+            here = self._shows_on(container, lease.gpus)
             if container.target == fact.target:
                 warm = True
-            elif self.decided.may_run(container.target, container.shown.project) == "no" and not elsewhere:
+            elif self.decided.may_run(container.target, container.shown.project) == "no" and here:
                 # What waits in the inbox of a process that was stopped is not known yet.
                 require(
                     not known or self.life.catching_up,
@@ -206,6 +233,19 @@ class Rules:
                 )
         for uuid in lease.gpus if not warm else ():
             self._check_memory_of(uuid, lease)
+
+    def _shows_on(self, container: SimContainer, gpus: Collection[str]) -> bool:
+        """Return whether a container is on one of ``gpus``, and anybody could tell.
+
+        No reading of a silent driver says who is where: it is known by the right that it had, or as Docker put it.
+        """
+        assert self.life is not None
+        share = self.box.gpu.held.get((container.id, container.run))
+        if share is None or set(share.gpus).isdisjoint(gpus):
+            return False
+        state = self.life.kernel.state
+        seen = state.observed.containers.get(container.id)
+        return not self.box.gpu.silent or (seen is not None and not set(gpus).isdisjoint(gpus_of(state, seen)))
 
     def _check_memory_of(self, uuid: str, lease: Held) -> None:
         """What is left by the dead, what nobody may stop, and what is promised to others leaves enough."""
@@ -263,6 +303,14 @@ class Rules:
         for fact in facts:
             apply(self.shadow, fact)
             self.on_disk.take(fact, Circumstances())
+        self.processes.synced(facts)
+
+    def signalling(self, now: Now, signal: SignalProcess) -> None:
+        self.processes.signalling(now, signal, self.decided)
+
+    def signalled(self, sent: SignalSent) -> None:
+        assert self.life is not None
+        self.processes.signalled(sent, self.life.clock.now())
 
     def _came_as_foreseen(self, asked: Acquire, seen: Forecast, facts: list[AnyFact]) -> None:
         """A dry run says what the very next request gets."""
@@ -326,6 +374,7 @@ class Rules:
         if reply.state == "ready":
             require(id_ in books.ready, "readiness is on disk before a caller hears of it")
         if self._hears(reply.request_id):
+            self.processes.hears(id_)
             self._promise(id_, reply.expires_at_ms)
 
     def _promise(self, lease_id: str, expires_at_ms: int | None) -> None:
@@ -374,8 +423,7 @@ class Rules:
             if container.target is None or not container.alive or self.box.settings.mode != "stop":
                 continue
             known = self.life.watcher.inspected_ms.get(container.id, -1) > container.started_at_ms
-            share = self.box.gpu.held.get((container.id, container.run))
-            here = started.target is not None and share is not None and not gpus.isdisjoint(share.gpus)
+            here = started.target is not None and self._shows_on(container, gpus)
             intrudes = here and self.decided.may_run(container.target, container.shown.project) == "no"
             require(not known or not intrudes or self.life.catching_up, "nothing is started beside what may not run")
 

@@ -41,8 +41,9 @@ def _check_indexes(state: State) -> None:
 
 def _check_nobody_is_forgotten(state: State, now: Now) -> None:
     """Walk the whole queue, as slowly as it gets: nobody is left waiting who could be served."""
-    if policy.standstill(state) or policy.not_now(state):
-        return
+    due_ms = state.observed.timers.next_at_ms
+    if policy.standstill(state) or policy.not_now(state) or (due_ms is not None and due_ms <= now.at_ms):
+        return  # what falls due at this very moment is still to come, and the queue is looked at then
     loaded, turns = {*state.durable.residents, *state.leases_by_target}, []
     for ticket in state.queue:
         warm = ticket.terms.target in loaded
@@ -75,13 +76,15 @@ def _check_timers(state: State, now: Now) -> None:
         "down": durable.leases,
         "vram": durable.leases,
         "held": durable.leases,
+        "process": {f"{pid}/{started}" for pid, started in observed.suspects},
     }
     for what, id_ in timers.at:
         require(id_ in homes[what], f"a {what} timer belongs to something that is there")  # type: ignore[operator]
     if observed.safe_mode or observed.stopping:
         return
     for lease in durable.leases.values():
-        if not lease.adopted and lease.id not in observed.holds_of:
+        watched = lease.adopted or lease.terms.tie is not None
+        if not watched and lease.id not in observed.holds_of:
             due_ms = timers.at.get(("lease", lease.id))
             require(due_ms is not None, "a lease that nobody is on the line for expires at some time")
             most_ms = now.at_ms + max(state.settings.ttl_max_ms, state.settings.claim_window_ms)

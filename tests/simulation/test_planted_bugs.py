@@ -358,11 +358,11 @@ def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch)
     assert noticed_by() is not None, f"{SEEDS} histories passed with it"
 
 
-def noticed_by() -> tuple[int, str] | None:
+def noticed_by(**world: Any) -> tuple[int, str] | None:
     """Return the first seed that a rule or an assertion of the code stops, and what it said."""
     for seed in range(SEEDS):
         try:
-            World(seed).play()
+            World(seed, **world).play()
         except Violation as violation:
             return seed, str(violation)
         except CRASHES:

@@ -39,6 +39,7 @@ def _were_eventful(outcomes: list[Outcome]) -> None:
     assert min(outcome.simulated_ms for outcome in outcomes) >= 180_000
     assert sum(outcome.grants for outcome in outcomes) > 5 * HISTORIES
     assert sum(outcome.restarts for outcome in outcomes) > 2 * HISTORIES
+    assert sum(outcome.signals for outcome in outcomes) > HISTORIES // 2
     lives_ms = sorted(life_ms for outcome in outcomes for life_ms in outcome.lives_ms)
     assert len(lives_ms) > HISTORIES
     assert lives_ms[len(lives_ms) * 99 // 100] <= 500, "an unleased container lives for half a second at most (p99)"

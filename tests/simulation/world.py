@@ -13,18 +13,19 @@ from typing import Any
 from msgspec import Struct
 
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import Input, OpenGpu
+from supervisor.core.inputs import Input, OpenGpu, SignalSent
 from supervisor.core.model import RUNNING, Gpu, Now
-from supervisor.core.replies import Action, Reply
+from supervisor.core.replies import Action, Reply, SignalProcess
 from supervisor.core.state import Settings
 from supervisor.core.targets import is_named
-from tests.simulation import faults, stacks
+from tests.simulation import faults, processes, stacks
 from tests.simulation.clients import Callers
 from tests.simulation.disk import JournaledDisk, SimDisk
 from tests.simulation.engine import SimEngine
 from tests.simulation.gpu import SETS, GpuMemory
 from tests.simulation.incarnation import Box, Incarnation, Trouble
 from tests.simulation.ledger import require
+from tests.simulation.processes import Processes, SimProcess
 from tests.simulation.rules import Rules
 from tests.simulation.timeline import Script, Timeline
 from tests.simulation.watcher import Noise
@@ -34,6 +35,8 @@ HEAL_MS = 240_000
 TRACE = 40
 #: The share of histories that are written into the real journal, on a file system in memory.
 REAL_JOURNAL = 0.15
+#: The share of histories in which bare leases are tied to processes, and the processes on the GPUs are looked at.
+WITH_PROCESSES = 0.35
 
 
 class Outcome(Struct):
@@ -44,12 +47,13 @@ class Outcome(Struct):
     facts: int
     restarts: int
     grants: int
+    signals: int
     simulated_ms: int
     lives_ms: list[int]
 
 
 class World:
-    def __init__(self, seed: int, *, trace: int = TRACE) -> None:
+    def __init__(self, seed: int, *, trace: int = TRACE, with_processes: float = WITH_PROCESSES) -> None:
         self.seed = seed
         self.rng = rng = random.Random(seed)
         self.timeline = Timeline()
@@ -57,16 +61,24 @@ class World:
         self.life: Incarnation | None = None
         engine = SimEngine(self.timeline)
         gpus = rng.choices(*zip(*SETS, strict=True))[0]
+        memory = GpuMemory(self.timeline, rng, gpus)
+        # Of their own luck: a history without them is what it was before there were any.
+        luck = random.Random(f"processes of {seed}")
+        self.processes = Processes(self.timeline, luck, memory, enabled=luck.random() < with_processes)
         self.box = Box(
             timeline=self.timeline,
             rng=rng,
             engine=engine,
-            gpu=GpuMemory(self.timeline, rng, gpus),
+            gpu=memory,
+            processes=self.processes,
             disk=JournaledDisk() if rng.random() < REAL_JOURNAL else SimDisk(),
             settings=_settings(rng, gpus),
             noise=Noise(),
             trouble=Trouble(),
         )
+        if self.processes.enabled:
+            self.box.settings = processes.settings(luck, self.box.settings)
+        self.processes.on_end = self._tied_process_ended
         self.rules = Rules(self.box)
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=trace)
         engine.on_start = self._process_started
@@ -156,6 +168,7 @@ class World:
         require(not observed.dirty, "the GPU has opened again")
         require(not self.life.kernel.pending, "all facts are on disk")
         rules.compare_replay(state)
+        rules.processes.settle(rules.decided)
         running = {one.target for one in self.box.engine.containers.values() if one.status in RUNNING}
         require(
             state.durable.residents.keys() <= running, "a residency ends some time after the last of it has stopped"
@@ -179,6 +192,7 @@ class World:
             facts=len(self.box.disk.facts()),
             restarts=self.rules.restarts,
             grants=len(self.rules.on_disk.granted),
+            signals=self.rules.processes.signals,
             simulated_ms=self.timeline.at_ms,
             lives_ms=self.rules.lives_ms,
         )
@@ -232,9 +246,21 @@ class World:
         self.trace.append((now.at_ms, "  action", action))
         self.rules.acting(now, action)
 
+    def signalling(self, now: Now, signal: SignalProcess) -> None:
+        self.trace.append((now.at_ms, "  signal", signal))
+        self.rules.signalling(now, signal)
+
+    def signalled(self, sent: SignalSent) -> None:
+        self.rules.signalled(sent)
+
     def replying(self, now: Now, reply: Reply) -> None:
         self.trace.append((now.at_ms, "  reply", reply))
         self.rules.replying(now, reply)
+
+    def _tied_process_ended(self, process: SimProcess) -> None:
+        self.note("ended", process.tie)
+        if self.life is not None:
+            self.life.processes.ended(process.tie)
 
     def _process_started(self, container: Any) -> None:
         self.note("runs", (container.name, container.id))

@@ -59,7 +59,8 @@ def _targets(state: State, gpu: Gpu, here: list[Occupant]) -> tuple[GpuUse, ...]
     """Return the targets that have room on a GPU or use it; one that was just stopped may use it without."""
     reserved = {other.target: needed_on(state, gpu, other.need_mib) for other in here if other.target is not None}
     used = use_of(state, gpu)
-    names = sorted({*reserved, *(target for target in used if target is not None)})
+    targets = (target for target in used if target is not None and target not in state.durable.leases)
+    names = sorted({*reserved, *targets})
     return tuple(
         GpuUse(
             target=name,

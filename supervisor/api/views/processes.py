@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from supervisor.answers import AncestorView, GpuInUse, ProcessesView, ProcessUse, ProcessView
+from supervisor.answers import AncestorView, FinishedView, GpuInUse, ProcessesView, ProcessUse, ProcessView
 from supervisor.api.times import rfc3339
 from supervisor.core.model import Gpu, Now
-from supervisor.core.processes import SeenProcess, Use
+from supervisor.core.processes import Finished, SeenProcess, Use
 from supervisor.core.state import State
-from supervisor.core.strangers import Judged, judge, known_container
+from supervisor.core.strangers import Judged, judge
+from supervisor.core.targets import known_container
 from supervisor.core.usage import is_silent, unexplained_mib
 
 SIMULATED = "the GPUs are simulated, and so are the processes on them"
@@ -21,6 +22,7 @@ def processes_view(state: State, now: Now) -> ProcessesView:
     return ProcessesView(
         policy=state.settings.process_policy,
         gpus=tuple(_gpu(state, gpu) for gpu in gpus),
+        finished=tuple(_finished(one) for one in reversed(state.observed.finished)),
         processes=tuple(sorted(shown, key=lambda one: (one.gpus[0].gpu, -(one.used_mib or 0), one.pid))),
         limited=(*problem, *silent, *state.observed.process_limits, *([SIMULATED] if _is_simulated(state) else [])),
     )
@@ -35,6 +37,24 @@ def _gpu(state: State, gpu: Gpu) -> GpuInUse:
         used_mib=gpu.used_mib,
         unexplained_mib=unexplained_mib(state, gpu) if gpu.used_mib is not None else None,
         listed=gpu.processes is not None,
+        accounting=gpu.accounting,
+    )
+
+
+def _finished(one: Finished) -> FinishedView:
+    use = one.use
+    return FinishedView(
+        pid=use.pid,
+        gpu=use.gpu,
+        started_at=rfc3339(use.started_wall_ms),
+        ended_at=rfc3339(use.ended_wall_ms),
+        peak_mib=use.peak_mib,
+        gpu_percent=use.gpu_percent,
+        memory_percent=use.memory_percent,
+        container=one.container,
+        target=one.target,
+        standing=one.standing,
+        meanwhile=one.meanwhile,
     )
 
 

@@ -68,14 +68,19 @@ def queue(as_json: AsJson = False) -> None:
     show_queue(as_json=as_json)
 
 
-def ps(as_json: AsJson = False) -> None:
+def ps(
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Those that came and went unseen, by the driver's accounts.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show every process on the GPUs.
 
     Whose it is, what it uses, and what it stands by: a lease, a residency, the list of the allowed, or nothing.
     """
     from supervisor.cli.processes import show_processes  # noqa: PLC0415
 
-    show_processes(as_json=as_json)
+    show_processes(as_json=as_json, finished=finished)
 
 
 def top() -> None:
@@ -147,7 +152,7 @@ def register(app: typer.Typer) -> None:
         (targets, ("gpu-supervisor targets", "gpu-supervisor targets comfyui"), usual),
         (queue, ("gpu-supervisor queue", "gpu-supervisor queue --json"), usual),
         (top, ("gpu-supervisor top", "GPU_SUPERVISOR_URL=http://gpubox:8080 gpu-supervisor top"), usual),
-        (ps, ("gpu-supervisor ps", "gpu-supervisor ps --json"), usual),
+        (ps, ("gpu-supervisor ps", "gpu-supervisor ps --finished", "gpu-supervisor ps --json"), usual),
         (
             audit,
             (

@@ -6,6 +6,9 @@
  *   process INDEX compute|graphics|mps PID BYTES                                  BYTES -1: not available
  *   fail FUNCTION INDEX|* CODE       hang FUNCTION INDEX|*      crash FUNCTION INDEX|*      slow FUNCTION INDEX|* MS
  *   short INDEX TIMES                its next lists of processes are too short for those that are there by then
+ *   accounting INDEX MODE            0 off, 1 on; without: not supported
+ *   account INDEX PID RUNNING GPU% MEMORY% PEAK MS STARTED     PEAK in bytes, -1: not available; STARTED in microseconds
+ *   overwritten INDEX PID            it is listed, and its account is gone before it is asked for
  *   print WORD                       the library writes to the standard output of whoever called it
  *
  * -DWITHOUT_MEMORY_V2, -DWITHOUT_PROCESSES_V3, -DWITHOUT_MIG: a library of an older driver.
@@ -18,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID_ARGUMENT = 2, INSUFFICIENT_SIZE = 7, VERSION_MISMATCH = 25, GPUS = 16, MIB = 1 << 20 };
+enum { OK = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, VERSION_MISMATCH = 25, GPUS = 16, MIB = 1 << 20 };
 #define NOT_AVAILABLE 0xFFFFFFFFFFFFFFFFull
 
 struct gpu {
@@ -28,6 +31,11 @@ struct gpu {
 };
 struct memory { unsigned long long total, free, used; };
 struct memory_v2 { unsigned version; unsigned long long total, reserved, free, used; };
+struct account {
+    unsigned gpu, memory;
+    unsigned long long peak, time, started;
+    unsigned running, reserved[5];
+};
 struct process { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; };
 
 static char state[1 << 16];
@@ -188,6 +196,60 @@ int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
     return OK;
 }
 #endif
+
+static int accounting(int gpu) {
+    int at, mode;
+    EACH(line, "accounting") if (sscanf(line, "accounting %d %d", &at, &mode) == 2 && at == gpu) return mode;
+    return -1;
+}
+
+int nvmlDeviceGetAccountingMode(void *handle, unsigned *mode) {
+    BEGIN(index_of(handle));
+    int now = accounting(index_of(handle));
+    if (now < 0) return NOT_SUPPORTED;
+    *mode = now;
+    return OK;
+}
+
+int nvmlDeviceGetAccountingBufferSize(void *handle, unsigned *size) {
+    BEGIN(index_of(handle));
+    if (accounting(index_of(handle)) < 0) return NOT_SUPPORTED;
+    *size = 4000;
+    return OK;
+}
+
+int nvmlDeviceGetAccountingPids(void *handle, unsigned *count, unsigned *pids) {
+    int at;
+    unsigned pid, room = *count;
+    BEGIN(index_of(handle));
+    *count = 0;
+    EACH(line, "account") if (sscanf(line, "account %d %u", &at, &pid) == 2 && at == index_of(handle)) {
+        if (*count < room) pids[*count] = pid;
+        ++*count;
+    }
+    EACH(line, "overwritten") if (sscanf(line, "overwritten %d %u", &at, &pid) == 2 && at == index_of(handle)) {
+        if (*count < room) pids[*count] = pid;
+        ++*count;
+    }
+    return *count > room ? INSUFFICIENT_SIZE : OK;
+}
+
+/* Of several accounts of one pid the first: the driver looks among those that have ended first. */
+int nvmlDeviceGetAccountingStats(void *handle, unsigned pid, struct account *account) {
+    int at;
+    unsigned of, running, gpu, memory;
+    long long peak;
+    unsigned long long time, started;
+    BEGIN(index_of(handle));
+    EACH(line, "account")
+        if (sscanf(line, "account %d %u %u %u %u %lld %llu %llu", &at, &of, &running, &gpu, &memory, &peak, &time, &started) == 8
+            && at == index_of(handle) && of == pid) {
+            struct account one = {gpu, memory, peak < 0 ? NOT_AVAILABLE : (unsigned long long)peak, time, started, running, {0}};
+            *account = one;
+            return OK;
+        }
+    return NOT_FOUND;
+}
 
 static int list(void *handle, const char *kind, unsigned *count, struct process *processes) {
     int gpu = index_of(handle), at, times;
