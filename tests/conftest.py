@@ -140,6 +140,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What pytest-xdist keeps together has its group in its id. It has not where the two do not go together."""
+    if getattr(session.config.option, "loadgroup", False):
+        loose = [item for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        assert not loose, f"{len(loose)} tests of a group would run anywhere: is it pytest 9.2 with pytest-xdist 3.8?"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Of several processes each has collected all tests: what one of them lacks, all do."""
