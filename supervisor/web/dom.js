@@ -91,6 +91,7 @@ export class Table {
 
   /** `key(item)` names a row; `more`: a sentence on what is left out. */
   show(items, key, more = "", empty = null) {
+    const inside = this.body.contains(document.activeElement);
     const kept = new Map();
     for (const item of items) {
       const id = key(item);
@@ -105,6 +106,8 @@ export class Table {
     this.table.hidden = items.length === 0;
     setText(this.more, more);
     this.more.hidden = more === "";
+    // Whoever had the focus on what is gone goes on here, and not at the top of the page.
+    if (inside && !this.body.contains(document.activeElement)) this.table.closest("section")?.querySelector("h2")?.focus();
   }
 
   makeRow() {

@@ -148,7 +148,7 @@ def test_the_keyboard_alone_is_enough(served: Server, open_page: OpenPage) -> No
     page.keyboard.press("Enter")
     expect(page.locator("#leases")).to_contain_text("Nobody holds a GPU.")
     # The button is gone: the focus is not lost with it.
-    until(lambda: page.evaluate("document.activeElement !== document.body"))
+    until(lambda: page.evaluate("document.activeElement.id") == "leases-heading")
 
 
 def test_names_and_labels_are_never_markup(
