@@ -61,6 +61,7 @@ async def answered(request: bytes, *, of: Answer = ANSWER, by_hand: bool = False
 
     state = ServerState()
     state.default_headers = [(b"date", b"now")]
+    # Without log_config=None it would change the logging of this whole process.
     config = Config(app, http=bounded(Limits(), ignore), lifespan="off", log_config=None)
     config.load()
     protocol = bounded(Limits(), ignore)(config, state, {}, asyncio.get_running_loop())
