@@ -17,11 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from supervisor.core.model import Gpu
+from supervisor.gpu.located import Locator
 from supervisor.gpu.nvml import started_of
 from supervisor.gpu.proc_files import sees_host
+from tests.conftest import IMAGE
 from tests.gpu.nvml_stub import BIG, SMALL, Readings, Stub, reading
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +46,18 @@ class RealMachine:
     def hold(self, gpu: Gpu, size_mib: int) -> subprocess.Popen[str]:
         return _start([sys.executable, "-m", "tests.gpu.cuda_holder", str(size_mib)], CUDA_VISIBLE_DEVICES=gpu.uuid)
 
+    def contain(self, gpu: Gpu, size_mib: int) -> dict[str, Any]:
+        """This machine's own Python and CUDA, from inside: that needs no image, nor Docker's NVIDIA runtime."""
+        return {
+            "command": ["chroot", "/host", sys.executable, str(ROOT / "tests/gpu/cuda_holder.py"), str(size_mib)],
+            "environment": {"CUDA_VISIBLE_DEVICES": gpu.uuid},
+            "volumes": {"/": {"bind": "/host", "mode": "rw"}},
+            "privileged": True,
+        }
+
+    def contained(self, pid: int, size_mib: int) -> None:
+        """The driver notices for itself."""
+
     def ended(self) -> None:
         """The driver notices for itself."""
 
@@ -62,6 +77,13 @@ class PretendMachine:
         used = f"process 0 compute {process.pid} {size_mib << 20}"
         self._stub.say(used, gpus=(BIG.replace("24576 1000", f"24576 {1000 + size_mib}"), SMALL))
         return process
+
+    def contain(self, _gpu: Gpu, _size_mib: int) -> dict[str, Any]:
+        return {"command": ["sh", "-c", "echo held; exec cat"]}
+
+    def contained(self, pid: int, size_mib: int) -> None:
+        used = f"process 0 compute {pid} {size_mib << 20}"
+        self._stub.say(used, gpus=(BIG.replace("24576 1000", f"24576 {1000 + size_mib}"), SMALL))
 
     def ended(self) -> None:
         threading.Timer(self.min_return_s, self._stub.say).start()
@@ -115,6 +137,20 @@ def holding(machine: Machine, gpu: Gpu, size_mib: int) -> Iterator[subprocess.Po
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def container_on(machine: Machine, gpu: Gpu, size_mib: int) -> Iterator[Any]:
+    client = docker.from_env()
+    container = client.containers.run(IMAGE, detach=True, stdin_open=True, **machine.contain(gpu, size_mib))
+    try:
+        assert next(container.logs(stream=True, follow=True)).strip() == b"held", "libcuda could not allocate"
+        container.reload()
+        machine.contained(container.attrs["State"]["Pid"], size_mib)
+        yield container
+    finally:
+        container.remove(force=True)
+        client.close()
 
 
 def roomiest(gpus: tuple[Gpu, ...]) -> Gpu:
@@ -193,6 +229,38 @@ def test_a_process_that_holds_memory_is_in_the_list_with_its_pid_its_memory_and_
         assert [(one.kind, one.started) for one in own] == [("compute", started)]
         assert own[0].used_mib is None or own[0].used_mib >= size_mib
         figures["processes"]["own_mib"] = own[0].used_mib
+
+
+@pytest.mark.engine
+def test_a_container_on_the_gpu_is_known_by_its_process_and_its_memory_comes_back_when_it_is_killed(
+    machine: Machine, figures: Figures
+):
+    size_mib = 512
+    with reading(environ=machine.environ) as readings:
+        gpu = roomiest(readings.next().gpus)
+        before_mib = used_on(readings, gpu.uuid)
+        with container_on(machine, gpu, size_mib) as container:
+            located = Locator(host=sees_host()).locate(readings.read())
+            during = next(one for one in located.gpus if one.uuid == gpu.uuid)
+            began_s = time.monotonic()
+            container.kill()
+            container.wait()
+            gone_s = time.monotonic()
+            machine.ended()
+            while used_on(readings, gpu.uuid) > before_mib + NOISE_MIB:
+                assert time.monotonic() < gone_s + BACK_WITHIN_S, "the memory does not come back"
+            back_s = time.monotonic()
+
+    assert during.used_mib is not None
+    assert during.used_mib >= before_mib + size_mib
+    own = [one.container for one in during.processes or ()]
+    figures["container"] = {
+        "located": container.id in own,
+        "kill_took_ms": round((gone_s - began_s) * 1000, 1),
+        "back_after_end_ms": round((back_s - gone_s) * 1000, 1),
+    }
+    if sees_host():
+        assert container.id in own
 
 
 def test_each_call_has_its_cost(machine: Machine, figures: Figures):
