@@ -59,6 +59,11 @@ class Kernel:
         """When a ``Tick`` is due, in supervisor time; None while nothing waits."""
         return self.state.observed.timers.next_at_ms
 
+    @property
+    def rests(self) -> bool:
+        """Whether no fact is on its way to the disk."""
+        return self._taken_seq is None and not self.pending
+
     def feed(self, now: Now, item: Input) -> None:
         """Step one input, and release what may leave."""
         assert now.at_ms >= self.state.durable.time_ms, "supervisor time only grows"

@@ -6,13 +6,13 @@ Everything of this process speaks through it, libraries too. stdout has the read
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any, Literal, TextIO
 
 import msgspec
 
 from supervisor.api.audit import event, target_of
 from supervisor.api.sentences import sentence
+from supervisor.api.times import rfc3339
 from supervisor.cli.output import clean
 from supervisor.core.facts import AnyFact, ProcessMissed, ProcessReported, SignalFailed
 
@@ -34,8 +34,9 @@ def set_up_log(form: Format, level: Level, stream: TextIO) -> None:
     for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, ours))
     logging.captureWarnings(capture=True)
-    # Looked up for each line, and shown in none of ours.
+    # Looked up for each line, and shown in none of ours. Source: Python's logging HOWTO, "Optimization".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
 
 
 def tell_decision(seq: int, fact: AnyFact) -> None:
@@ -88,5 +89,4 @@ class JsonLine(logging.Formatter):
 
 
 def _when(record: logging.LogRecord) -> str:
-    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    return f"{when}.{int(record.msecs):03d}Z"
+    return rfc3339(int(record.created * 1000))

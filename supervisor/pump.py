@@ -1,4 +1,7 @@
-"""The one task that owns the state: it takes the inbox, feeds the kernel, and lets out what may leave.
+"""The one owner of the state: in turns, it takes the inbox, feeds the kernel, and lets out what may leave.
+
+A turn is a plain call in the loop, so nothing comes between what it checks and what it does. Whoever asks while nothing
+is being written has a turn at once; all others of one round of the loop have one together, at its end.
 
 The disk has a thread of its own: while it syncs one batch, the loop goes on stepping and the next batch gathers.
 """
@@ -22,6 +25,7 @@ from supervisor.core.inputs import (
     ActionDone,
     CallerGone,
     Input,
+    Renew,
     Request,
     ShutDown,
     SignalSent,
@@ -94,8 +98,12 @@ class Pump:
         self._first_look = asyncio.Event()
         self._first_reading = asyncio.Event()
         self._new_fact = asyncio.Event()
-        self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at_s = 0.0
+        # Until it runs nothing has a turn.
+        self._runs, self._turn_is_due, self._gathering = False, True, False
         self._writer = Writer(disk, self._batch_done)
 
     def watch_processes(
@@ -127,12 +135,16 @@ class Pump:
         self._rouse()
 
     def _rouse(self) -> None:
+        """Have a turn soon, one for all who ask until then; from any thread."""
+        if self._turn_is_due:
+            return
+        self._turn_is_due = True
         try:
-            self._loop.call_soon_threadsafe(self._wake.set)
+            self._loop.call_soon_threadsafe(self._take_turn)
         except RuntimeError:
             log.debug("the loop is closed: a late report is dropped")
 
-    # ---- the task
+    # ---- turns
 
     async def run(self, started: Started) -> None:
         """Own the state until cancelled.
@@ -143,25 +155,60 @@ class Pump:
         self._writer.start()
         self._readings.start(self._clock.now())
         self._inbox.appendleft(started)  # the engine may have reported already
+        self._runs = True
         try:
-            while True:
-                self._turn()
-                await self._sleep()
+            self._take_turn()
+            await self._over
         finally:
+            self._runs = False
+            if self._alarm is not None:
+                self._alarm.cancel()
             self._pids.close()
             while self._told_seq < self.kernel.durable_seq:
                 self._tell_facts()
             self._writer.end()
 
-    async def _sleep(self) -> None:
+    def _take_turn(self) -> None:
+        """Have a turn, and see to the next one. Whatever goes wrong ends ``run``: it is in nobody else's hands."""
+        self._turn_is_due = False
+        if not self._runs or self._over.done():
+            return
+        try:
+            self._turn()
+            self._set_alarm()
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._over.done():
+            self._over.set_exception(error)
+
+    def _set_alarm(self) -> None:
+        """Have a turn when something falls due by itself. One that comes too early only looks again."""
         delay_s = self._delay_s()
-        if delay_s > 0:
-            handle = self._loop.call_later(delay_s, self._wake.set)
-            await self._wake.wait()
-            handle.cancel()
-        else:
-            await asyncio.sleep(0)
-        self._wake.clear()
+        at_s = self._loop.time() + delay_s
+        if self._alarm is not None:
+            if self._alarm_at_s <= at_s:
+                return
+            self._alarm.cancel()
+        self._alarm, self._alarm_at_s = self._loop.call_later(delay_s, self._ring), at_s
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._take_turn()
+
+    def _gather(self) -> bool:
+        """Have a turn at the end of this round of the loop. Returns whether this is the first that was asked for."""
+        if self._gathering:
+            return False
+        self._gathering = True
+        self._loop.call_soon(self._gathered)
+        return True
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        if self._inbox:
+            self._take_turn()
 
     def _delay_s(self) -> float:
         due: list[float] = []
@@ -178,7 +225,6 @@ class Pump:
 
     def _turn(self) -> None:
         """One batch: what came in, what was synced, what fell due; then let out what may leave."""
-        self._wake.clear()
         self._beat_due_at = self._manager.beat(self._loop.time())
         now = self._clock.now()
         self._watch_storage(now)
@@ -327,8 +373,12 @@ class Pump:
         """Hand in a request and wait for its reply. Cancelling the wait hangs up."""
         asked: asyncio.Future[Reply] = self._loop.create_future()
         self._asked[request.request_id] = asked
-        self._inbox.append(request)
-        self._wake.set()
+        if isinstance(request, Renew) and self._runs and not self._inbox:
+            self._renew(request)
+        else:
+            self._inbox.append(request)
+            if self._gather() and self.kernel.rests:
+                self._take_turn()
         try:
             return await asked
         except asyncio.CancelledError:
@@ -337,9 +387,21 @@ class Pump:
             self.hang_up(request.request_id, _handed(answered))
             raise
 
+    def _renew(self, request: Renew) -> None:
+        """Step a renewal by itself: it writes nothing, so that nothing of a turn concerns it but a new expiry."""
+        before_ms = self.kernel.wake_at_ms
+        try:
+            self.kernel.feed(self._clock.now(), request)
+            self._let_out()
+        except BaseException as error:
+            self._fail(error)
+        after_ms = self.kernel.wake_at_ms
+        if after_ms is not None and (before_ms is None or after_ms < before_ms):
+            self._set_alarm()
+
     def hang_up(self, request_id: int, lease_id: str | None = None) -> None:
         self._inbox.append(CallerGone(request_id, lease_id))
-        self._wake.set()
+        self._gather()
 
     async def read(self, view: Callable[[State, Now], T]) -> T:
         """Compute a view of the state now; return it once everything it shows is on disk."""
@@ -349,7 +411,6 @@ class Pump:
             return value
         shown: asyncio.Future[None] = self._loop.create_future()
         self.kernel.when_durable(now, lambda: None if shown.done() else shown.set_result(None))
-        self._wake.set()
         await shown
         return value
 
@@ -382,7 +443,8 @@ class Pump:
 
     async def shut_down(self, reason: str) -> None:
         """Answer everybody on the line with a retryable refusal, and grant nothing any more. Returns when on disk."""
-        self.kernel.feed(self._clock.now(), ShutDown(reason))
+        self._inbox.append(ShutDown(reason))
+        self._take_turn()
         await self.read(lambda _state, _now: None)
 
 

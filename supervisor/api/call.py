@@ -29,16 +29,35 @@ ENCODER = msgspec.json.Encoder()
 #: False, and has sent nothing, where the usual way has to be gone.
 WHOLE = "gpu_supervisor.send_whole"
 SendWhole = Callable[[int, list[tuple[bytes, bytes]], bytes], bool]
+#: Where a server tells by itself that a caller has gone, this key of the scope has the ``Line`` that it is on.
+LINE = "gpu_supervisor.line"
+
+
+class Line:
+    """Whether a caller is still there. ``on_gone`` is called once when it is not any more."""
+
+    __slots__ = ("gone", "on_gone")
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.on_gone: Callable[[], None] | None = None
+
+    def hang_up(self) -> None:
+        self.gone = True
+        on_gone, self.on_gone = self.on_gone, None
+        if on_gone is not None:
+            on_gone()
 
 
 class Call:
     """One request. ``on_lost`` is called if its answer does not reach the caller."""
 
-    __slots__ = ("_on_lost", "_receive", "_watch", "scope")
+    __slots__ = ("_line", "_on_lost", "_receive", "_watch", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self._receive = receive
+        self._line: Line | None = scope.get(LINE)
         self._watch: asyncio.Task[None] | None = None
         self._on_lost: Callable[[], None] | None = None
 
@@ -96,15 +115,16 @@ class Call:
         """
         asker = asyncio.current_task()
         assert asker is not None, "a handler runs in a task"
-        asking, gone = True, False
+        gone = False
 
-        def hung_up(watch: asyncio.Task[None]) -> None:
+        def hung_up() -> None:
             nonlocal gone
-            if asking and not watch.cancelled():
-                gone = asker.cancel()  # tells the desk, if it has not answered
+            gone = asker.cancel()  # tells the desk, if it has not answered
 
-        self._watch = asyncio.create_task(until_gone(self._receive))
-        self._watch.add_done_callback(hung_up)
+        line = self._watched()
+        if line.gone:
+            raise CallerHungUp
+        line.on_gone = hung_up
         try:
             # In this very task: one more to wait for it would cost three rounds of the loop after every reply.
             reply = await desk.ask(request)
@@ -113,15 +133,27 @@ class Call:
                 raise CallerHungUp from None
             raise
         finally:
-            asking = False
+            line.on_gone = None
         if isinstance(reply, Granted | Queued):
             handed = reply.lease.id if isinstance(reply, Granted) else reply.ticket_id
             self._on_lost = lambda: desk.hang_up(request.request_id, handed)
         return reply
 
+    def _watched(self) -> Line:
+        """Return the caller's line. Where the server has none, a task listens for the end."""
+        if self._line is None:
+            self._line = Line()
+            self._watch = asyncio.create_task(until_gone(self._receive))
+            self._watch.add_done_callback(self._heard_the_end)
+        return self._line
+
+    def _heard_the_end(self, watch: asyncio.Task[None]) -> None:
+        if self._line is not None and not watch.cancelled():
+            self._line.hang_up()
+
     @property
     def hung_up(self) -> bool:
-        return self._watch is not None and self._watch.done()
+        return self._line is not None and self._line.gone
 
     def settled(self) -> None:
         """Say that the caller needs no answer to have what it was granted."""
@@ -217,6 +249,9 @@ def answer(value: object, status: int = 200) -> Answer:
 
 def head_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     """Return the headers of an answer; its own replace those that all answers have."""
+    if not answer.headers and answer.status != 304:
+        length = str(len(answer.body)).encode()
+        return [(b"content-type", answer.content_type), (b"content-length", length), *COMMON_HEADERS]
     own = {name for name, _ in answer.headers}
     head = [
         (b"content-type", answer.content_type),

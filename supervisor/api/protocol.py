@@ -26,7 +26,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from supervisor.api.call import WHOLE, refused, send_answer
+from supervisor.api.call import LINE, WHOLE, Line, refused, send_answer
 from supervisor.api.problems import problem, refuse
 from supervisor.core.errors import Refusal
 from supervisor.peers import Peer, peer_of
@@ -78,7 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._read_by: float | None = None
         self._write_by: float | None = None
-        self._unanswered: list[RequestResponseCycle] = []
+        self._unanswered: list[tuple[RequestResponseCycle, Line]] = []
         self._peer: Peer | None = None
 
     # ---- the connection
@@ -98,9 +98,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._read_by = self._write_by = None
         # uvicorn tells only the newest request; a held one with another behind it would never hear of it.
-        for cycle in self._unanswered:
+        for cycle, line in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
+            line.hang_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -141,9 +142,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._in_body, self._discarded = False, True, 0
         self._read_by = self.loop.time() + self.limits.body_s
         super().on_headers_complete()
-        cast(Scope, self.cycle.scope)[WHOLE] = partial(self._send_whole, self.cycle)
-        self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
-        self._unanswered.append(self.cycle)
+        scope, line = cast(Scope, self.cycle.scope), Line()
+        scope[WHOLE], scope[LINE] = partial(self._send_whole, self.cycle), line
+        self._unanswered = [one for one in self._unanswered if not one[0].response_complete]
+        self._unanswered.append((self.cycle, line))
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
