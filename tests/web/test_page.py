@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from msgspec.structs import replace
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from supervisor import keys
 from supervisor.answers import ProcessesView, ProcessUse
@@ -347,6 +347,44 @@ def test_whoever_may_not_see_the_processes_has_the_rest_of_the_page(served: Serv
     may.append(True)
     served.lease(None, owner="bob", queue=True)
     expect(page.locator("#processes")).to_contain_text("No process is known to use a GPU.")
+
+
+def test_no_older_answer_comes_behind_a_newer_one(served: Server, open_page: OpenPage) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = open_page(served, before=lambda page: page.route("**/v1/processes", hold))
+    processes = page.locator("#processes")
+    with page.expect_request("**/v1/history*"):
+        served.lease(None, owner="ann")
+    expect(page.locator("#leases tbody tr")).to_contain_text("ann")
+    # It is to be asked for again, and that waits for the first answer.
+    assert len(held) == 1
+    held[0].fulfill(body=msgspec.json.encode(view_of(processes=(STRANGER,))).decode())
+    expect(processes).to_contain_text("python3 mine.py")
+    until(lambda: page.evaluate("true") and len(held) == 2)
+    held[1].fulfill(body=msgspec.json.encode(view_of()).decode())
+    expect(processes).to_contain_text("No process is known to use a GPU.")
+
+
+def test_colours_are_given_by_names_and_not_by_whose_answer_comes_first(served: Server, open_page: OpenPage) -> None:
+    answered: list[str] = []
+    early: list[str] = []
+
+    def asked(request: Request) -> None:
+        if "/v1/history" in request.url or request.url.endswith("/v1/processes"):
+            early.extend([] if any(url.endswith("/v1/targets") for url in answered) else [request.url])
+
+    def watched(page: Page) -> None:
+        page.on("request", asked)
+        page.on("response", lambda response: answered.append(response.url))
+
+    page = open_page(served, before=watched)
+    expect(page.locator("#past polygon")).not_to_have_count(0)
+    expect(page.locator("#processes")).to_contain_text("No process is known to use a GPU.")
+    assert early == []
 
 
 def test_what_the_driver_keeps_is_in_the_bar_and_what_a_lease_hangs_on_beside_it(
