@@ -372,10 +372,22 @@ class PrivateEngine:
                 self.terminate()
         if self._dockerd is None:
             self.start()
+        stuck = []
         with self.api() as api:
             for container in api.containers(all=True):
-                with contextlib.suppress(docker.errors.NotFound):
+                try:
                     api.remove_container(container["Id"], force=True)
+                except docker.errors.NotFound:
+                    continue
+                except docker.errors.APIError:
+                    # One that a killed daemon was about to restart is "restarting" ever after: no process of it is
+                    # there to be killed, and none comes (tried on 20.10).
+                    stuck.append(container["Id"])
+        if stuck:
+            self.kill()
+            for container_id in stuck:
+                shutil.rmtree(self.home / "data" / "containers" / container_id)
+            self.start()
 
     def close(self) -> None:
         if self._dockerd is not None:

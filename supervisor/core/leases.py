@@ -318,6 +318,8 @@ def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None
         for_owner=lease.terms.owner if lease else None,
         caller=caller,
     )
+    # What was reserved for it explains no use any more; what it did use may still be on its way back.
+    txn.state.observed.stirred_ms = txn.now.at_ms
     for what in ("idle", "young", "unused"):
         txn.state.observed.timers.drop((what, target))
     txn.touch(target)

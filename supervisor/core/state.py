@@ -231,7 +231,7 @@ class Observed(Struct):
     (Unix milliseconds). ``ran``: who had a GPU lately. ``finished``: what the driver's accounts said lately.
     ``before``: bare lease -> the processes that were on its GPUs when its room was verified.
     ``listings``: how often everything that the engine has was taken over.
-    ``stirred_ms``: when something last stopped running, so that memory may still be on its way back.
+    ``stirred_ms``: when something last stopped running, or was to go: memory may still be on its way back.
     """
 
     containers: dict[str, Container] = field(default_factory=dict)

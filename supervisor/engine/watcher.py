@@ -4,7 +4,8 @@
 2. List everything, inspect what matters and what was known, post one ``EngineSnapshot``: in sync.
 3. Every event of interest is one more inspect. The reader only decodes and queues: one that stalls slows every call to
    the engine by 100 ms. A start of a container that was inspected before is posted at once (``StartHinted``).
-4. List again every 15 s, on overflow, and when something turns up that depends on something unknown.
+4. List again every 15 s, on overflow, and when something turns up that depends on something unknown. Until that is
+   known too, what turned up is not posted (``newcomers``), unless it runs.
 5. A ping every 2 s; without an answer the stream's socket is shut, because a hung engine never ends a stream.
 6. When the stream breaks, or a list fails: ``EngineLost``, and from the start with a new connection, for ever.
 
@@ -41,6 +42,7 @@ from supervisor.engine.connection import Connection, decode
 from supervisor.engine.errors import ContainerMissing, EngineError, EngineTimeout
 from supervisor.engine.events import EventHint, EventStream, translate
 from supervisor.engine.inspect import Inspected, Listed, labelled, to_container
+from supervisor.engine.newcomers import Newcomers
 from supervisor.engine.pending import LIST, Pending
 from supervisor.engine.roster import Known, Roster, bystanders, member_of, worth_inspecting
 
@@ -85,6 +87,7 @@ class Watcher:
         self._url, self._prefix, self._pace, self._on_connect = url, prefix, pace, on_connect
         self._pending = Pending(pace.pending_max)
         self._roster = Roster()
+        self._newcomers = Newcomers()
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
         # Held while something is recorded and posted, so that what is posted is in the order of what is known.
@@ -205,6 +208,8 @@ class Watcher:
 
     def _list(self, session: Session) -> None:
         """List, and hand out what is to be inspected. The list is done when the last of it was."""
+        with self._lock:
+            self._newcomers.begin()
         try:
             rows = decode(session.connection.get("/containers/json", {"all": 1}), list[Listed])
         except EngineError as error:
@@ -217,6 +222,9 @@ class Watcher:
             session.missing = set(session.listed | self._roster.known.keys())
             # In this order: nobody can have taken one of them before it counts as missing.
             self._pending.add_bulk(session.missing)
+            fresh = session.listed - self._roster.known.keys()
+            projects = {row.id: (row.labels or {}).get(PROJECT, "") for row in rows if row.id in fresh}
+            self._tell(self._newcomers.listed(projects))
             self._finish_list(session)
 
     def _inspect(self, session: Session, container_id: str, *, hinted: bool) -> None:
@@ -237,6 +245,7 @@ class Watcher:
         with self._lock:
             if settled:
                 self._record(session, container_id, seen, hinted=hinted)
+                self._tell(self._newcomers.inspected(container_id))
             else:
                 self._unsettled.add(container_id)
             if counts and session.missing is not None:
@@ -245,6 +254,7 @@ class Watcher:
 
     def _record(self, session: Session, container_id: str, seen: Inspected | None, *, hinted: bool) -> None:
         if seen is None:
+            self._newcomers.held.pop(container_id, None)
             if self._roster.drop(container_id):
                 self._post(ContainerGone(container_id))
             return
@@ -254,13 +264,21 @@ class Watcher:
         now_ns = time.time_ns()
         container = to_container(seen, prefix=self._prefix, wall_ms=now_ns // 10**6)
         before = self._roster.known.get(container_id)
-        if self._roster.put(Known(container, member, now_ns)):
+        if self._roster.put(Known(container, member, now_ns)) and self._newcomers.expect(container):
             self._pending.list_all()
+        if (before is None or container_id in self._newcomers.held) and self._newcomers.hold(container):
+            return
         if not self._ever_synced:
             return  # The first snapshot comes at once and whole: who may stay is judged on all of it.
         # A hint is always answered, because ``StartHinted`` waits for the truth; a list only feeds the differences.
         if hinted or before is None or replace(before.container, age_ms=0) != replace(container, age_ms=0):
             self._post(ContainerSeen(container))
+
+    def _tell(self, container_ids: list[str]) -> None:
+        """What they depend on is known as well."""
+        for known in filter(None, map(self._roster.known.get, container_ids)):
+            if self._ever_synced:
+                self._post(ContainerSeen(known.container))
 
     def _finish_list(self, session: Session) -> None:
         if session.missing:
@@ -270,7 +288,8 @@ class Watcher:
             return  # Its stream is gone, and so may be events since: only the next session's list will be whole.
         self._roster.prune()
         self._failures, self._ever_synced = 0, True
-        containers = tuple(known.container for known in self._roster.known.values())
+        early = self._newcomers.held.keys()
+        containers = tuple(known.container for id_, known in self._roster.known.items() if id_ not in early)
         self._post(EngineSnapshot(containers, session.others))
         self._pending.done(LIST)
 

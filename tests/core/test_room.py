@@ -637,6 +637,18 @@ def test_what_somebody_who_must_go_uses_still_makes_nobody_else_go_where_the_dri
     assert list(box.state.durable.residents) == ["a"]
 
 
+def test_what_somebody_who_goes_had_reserved_still_explains_what_is_in_use_where_nothing_of_it_runs():
+    box = Box(small("a", 4_000), small("b", 16_000), small("c", 5_000), headroom_mib=1_024)
+    for name in ("a", "b"):
+        box.release(box.lease(name))
+        box.show(f"{name}-main", status="exited", health="none", exit_code=1, run="")
+    box.advance(8)
+    box.feed(VramRead((replace(FIRST, used_mib=24_000, processes=None),)))
+    box.ask("c", wait_ready=False)
+
+    assert list(box.state.durable.residents) == ["a"]
+
+
 def test_a_resident_that_uses_more_than_it_declared_counts_with_what_it_uses():
     box = Box(small("a", 4_000), small("b", 12_000))
     box.release(box.lease("a"))

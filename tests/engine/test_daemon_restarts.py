@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -224,12 +225,13 @@ def _blows(chance: random.Random, engine: PrivateEngine, proxy: Proxy, over: thr
 
 def _use(engine: PrivateEngine, chance: random.Random, user: str, over: threading.Event, done: list[str]) -> None:
     mine: list[str] = []
+    # A name is used once: a create whose answer the daemon took along has taken its name all the same.
+    names = (f"{user}-{number}" for number in itertools.count())
     while not over.is_set():
         with suppress(docker.errors.DockerException, OSError), engine.api(timeout=15) as api:
             if len(mine) < 3:
                 command = chance.choice((IDLE, IDLE, ("sh", "-c", "sleep 0.5; exit 3")))
-                name = f"{user}-{len(done)}"
-                mine.append(create(engine, name, policy=chance.choice(POLICIES), command=command))
+                mine.append(create(engine, next(names), policy=chance.choice(POLICIES), command=command))
             box = chance.choice(mine)
             operation = chance.choice(
                 ("start", "start", "start", "stop", "kill", "pause", "unpause", "rename", "remove")
@@ -238,7 +240,7 @@ def _use(engine: PrivateEngine, chance: random.Random, user: str, over: threadin
                 case "stop":
                     api.stop(box, timeout=0)
                 case "rename":
-                    api.rename(box, f"{user}-{len(done)}-renamed")
+                    api.rename(box, f"{next(names)}-renamed")
                 case "remove":
                     mine.remove(box)
                     api.remove_container(box, force=True)

@@ -20,9 +20,11 @@ from tests.engine.fake import Answer, FakeEngine, container, ids
 COMPOSE = "com.docker.compose."
 
 
-def made_by_compose(number: int, service: str, *, target: str | None, needs: str = "", project: str = "p"):
+def made_by_compose(
+    number: int, service: str, *, target: str | None, needs: str = "", project: str = "p", status="running"
+):
     labels = {f"{COMPOSE}project": project, f"{COMPOSE}service": service, f"{COMPOSE}depends_on": needs}
-    return container(number, labels=labels | ({"gpu.target": target} if target else {}))
+    return container(number, labels=labels | ({"gpu.target": target} if target else {}), status=status)
 
 
 def test_the_first_thing_posted_is_a_snapshot_of_what_matters(watch, fake: FakeEngine):
@@ -141,6 +143,44 @@ def test_a_dependency_that_was_passed_over_is_found_when_something_needs_it(watc
     fake.event("create", f"{1:064x}", **{"gpu.target": "t", f"{COMPOSE}project": "p"})
 
     assert ids(inbox.wait_for(EngineSnapshot, after=after)) == {1, 2}
+
+
+def test_what_depends_on_something_unknown_is_told_of_after_it(watch, fake: FakeEngine):
+    fake.put(made_by_compose(2, "db", target=None))
+    _, inbox = watch(fake.url)
+    inbox.wait_for(EngineSnapshot)
+    looked_at, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> tuple[int, bytes]:
+        looked_at.set()
+        assert go_on.wait(10)
+        return 200, json.dumps(fake.containers[f"{2:064x}"]).encode()
+
+    fake.answers[f"GET /containers/{2:064x}/json"] = slowly
+    fake.put(made_by_compose(1, "web", target="t", needs="db", status="created"))
+    fake.put(made_by_compose(3, "runs", target="t", needs="db"))
+    for number in (1, 3):
+        fake.event("create", f"{number:064x}", **{"gpu.target": "t", f"{COMPOSE}project": "p"})
+    assert looked_at.wait(10)
+    inbox.wait_for(ContainerSeen, lambda item: item.container.service == "runs")
+    early = [item.container.service for item in inbox.inputs if isinstance(item, ContainerSeen)]
+    go_on.set()
+
+    inbox.wait_for(ContainerSeen, lambda item: item.container.service == "web")
+    told = [item.container.service for item in inbox.inputs if isinstance(item, ContainerSeen)]
+    assert "web" not in early, "only what runs is judged at once"
+    assert told.index("db") < told.index("web")
+
+
+def test_what_depends_on_something_that_was_never_created_is_told_of_once_that_is_certain(watch, fake: FakeEngine):
+    _, inbox = watch(fake.url)
+    inbox.wait_for(EngineSnapshot)
+    fake.put(made_by_compose(1, "web", target="t", needs="db", status="created"))
+
+    fake.event("create", f"{1:064x}", **{"gpu.target": "t", f"{COMPOSE}project": "p"})
+
+    inbox.wait_for(ContainerSeen, lambda item: item.container.service == "web")
+    assert fake.asked("GET /containers/json") == 2
 
 
 def test_a_dependency_created_later_is_seen_as_it_comes(watch, fake: FakeEngine):
