@@ -38,12 +38,15 @@ export async function ask(path, { method = "GET", body = undefined } = {}) {
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
   } catch {
-    throw new Refused(0, "unreachable", "the supervisor does not answer");
+    throw unreachable();
   }
   setClock(answer.headers.get("Date"));
-  if (answer.ok) return answer.json();
+  // A line that is cut in the middle of an answer is no answer.
+  if (answer.ok) return answer.json().catch(() => Promise.reject(unreachable()));
   throw await refusal(answer);
 }
+
+const unreachable = () => new Refused(0, "unreachable", "the supervisor does not answer");
 
 export async function refusal(answer) {
   const said = await answer.json().catch(() => ({}));

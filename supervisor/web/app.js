@@ -8,6 +8,7 @@ import { showGpus } from "./gpus.js";
 import { showLogs } from "./logs.js";
 import { chosenPriority, move } from "./move.js";
 import { showPast } from "./past.js";
+import { Processes } from "./processes.js";
 import { Stream } from "./stream.js";
 import { Audit, Leases, Queue, Targets } from "./tables.js";
 import { tellWhy } from "./why.js";
@@ -15,7 +16,7 @@ import { forWhom } from "./words.js";
 
 // Memory and load change without a decision; decisions come over the stream, and are shown at once.
 const LOOK_MS = 2_000;
-const PAST_MS = 10_000;
+const SELDOM_MS = 10_000;
 const AFTER_EVENT_MS = 60;
 // A storm of decisions, or a queue of thousands, must not make the page a burden to the server.
 const BETWEEN_MS = 400;
@@ -24,7 +25,7 @@ const LONG_LOOK_MS = 10_000;
 const NEWS_MS = 3_000;
 const AUDIT_FIRST = 100;
 
-const seen = { status: null, targets: null, history: null };
+const seen = { status: null, targets: null, history: null, processes: null, processesRefused: "", memory: "" };
 let spanKind = "hour";
 const notices = new Map();
 
@@ -124,36 +125,48 @@ const matches = (text) => filter() === "" || text.toLowerCase().includes(filter(
 const leases = new Leases(actions);
 const queue = new Queue(actions);
 const targets = new Targets(actions);
+const processes = new Processes();
 const audit = new Audit();
 
-let looking = null;
-let lookAgain = false;
-
-/** Fetch and show; calls while one is under way become one more. */
-function look() {
-  if (looking !== null) {
-    lookAgain = true;
-    return looking;
-  }
-  looking = (async () => {
-    do {
-      lookAgain = false;
+/** Return `run` such that calls while one is under way become one more: no older answer comes behind a newer. */
+function oneAtATime(run) {
+  let running = null;
+  let again = false;
+  return () => {
+    again = true;
+    running ??= (async () => {
       try {
-        [seen.status, seen.targets] = await Promise.all([ask("v1/status"), ask("v1/targets")]);
-        notice("look", "");
-        notice("standing", standing(seen.status));
-        show();
-      } catch (error) {
-        if (!(error instanceof Refused)) throw error;
-        // While there is no line at all, the line says so.
-        if (error.status !== 0) notice("look", explain(error));
+        while (again) {
+          again = false;
+          await run();
+        }
+      } finally {
+        running = null;
       }
-    } while (lookAgain);
-  })().finally(() => (looking = null));
-  return looking;
+    })();
+    return running;
+  };
 }
 
-async function lookBack() {
+/** Fetch and show. */
+const look = oneAtATime(async () => {
+  try {
+    [seen.status, seen.targets] = await Promise.all([ask("v1/status"), ask("v1/targets")]);
+    notice("look", "");
+    notice("standing", standing(seen.status));
+    show();
+    // There may be hundreds of them: not at every look, but whenever some memory came or went.
+    const memory = JSON.stringify(seen.status.gpus.map((gpu) => [gpu.uuid, gpu.state, gpu.used_mib]));
+    if (memory !== seen.memory) lookAtProcesses();
+    seen.memory = memory;
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    // While there is no line at all, the line says so.
+    if (error.status !== 0) notice("look", explain(error));
+  }
+});
+
+const lookBack = oneAtATime(async () => {
   try {
     const found = await ask(`v1/history?span=${spanKind}`);
     if (found.span === spanKind) seen.history = found;
@@ -161,6 +174,24 @@ async function lookBack() {
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
   }
+});
+
+const lookAtProcesses = oneAtATime(async () => {
+  try {
+    seen.processes = await ask("v1/processes");
+    seen.processesRefused = "";
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    if (error.status !== 0) seen.processesRefused = explain(error);
+  }
+  showProcesses();
+});
+
+/** The status comes first: it gives the targets their colours, the same as before a reload. */
+async function lookAtAll() {
+  seen.memory = "";
+  await look();
+  lookBack();
 }
 
 function show() {
@@ -189,6 +220,10 @@ function showNames() {
 
 function showHistory() {
   if (seen.history !== null) showPast(seen.history, matches);
+}
+
+function showProcesses() {
+  processes.show(seen.processes, seen.processesRefused, matches);
 }
 
 function showAudit() {
@@ -228,8 +263,7 @@ function lookSoon() {
   soon = setTimeout(() => {
     soon = 0;
     lookedAt = Date.now();
-    look();
-    lookBack();
+    lookAtAll();
     showAudit();
   }, Math.max(AFTER_EVENT_MS, lookedAt + between() - Date.now()));
 }
@@ -303,8 +337,7 @@ function useKey(value) {
   showKey();
   retry();
   stream.hurry(true);
-  look();
-  lookBack();
+  lookAtAll();
 }
 
 function showKey() {
@@ -329,6 +362,7 @@ byId("why-form").addEventListener("submit", (event) => {
 byId("filter").addEventListener("input", () => {
   show();
   showAudit();
+  showProcesses();
   showHistory();
 });
 document.addEventListener("keydown", (event) => {
@@ -348,8 +382,7 @@ for (const kind of ["hour", "day"]) {
 showKey();
 every(LOOK_MS, lookNow);
 every(1_000, show);
-every(PAST_MS, lookBack);
+every(SELDOM_MS, lookSoon);
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && lookSoon());
-look();
-lookBack();
+lookAtAll();
 begin();

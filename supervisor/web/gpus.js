@@ -81,7 +81,7 @@ class Card {
     const total = gpu.total_mib ?? 0;
     this.bar.hidden = total === 0;
     this.bar.replaceChildren(
-      ...parts.filter((part) => part.mib > 0).map((part) => {
+      ...parts.filter((part) => part.mib > 0 && !part.sum).map((part) => {
         const piece = el("div", { class: `piece ${part.class}` });
         piece.style.width = `${Math.min(100, (100 * part.mib) / total)}%`;
         return piece;
@@ -90,29 +90,55 @@ class Card {
     const used = `${size(gpu.used_mib)} of ${size(gpu.total_mib)} in use`;
     const promised = gpu.granted_mib === null ? "" : `, ${size(gpu.granted_mib)} promised`;
     this.bar.setAttribute("aria-label", `Memory: ${used}${promised}`);
-    const lines = parts.map((part) =>
+    const lines = parts.filter((part) => part.name).map((part) =>
       el("li", {}, el("span", { class: `swatch ${part.class}`, "aria-hidden": "true" }), named(part.name), ` ${part.told}`),
     );
     this.legend.replaceChildren(el("li", { class: "sum" }, el("strong", {}, used), promised), ...lines);
   }
 }
 
-/** Return the pieces of a memory bar: each target, what nobody explains, what is promised beyond use, the driver's. */
+/** Return the pieces of a memory bar: what each target, and the bare leases, use and were promised beyond that; what others
+ * use, what nobody explains, and the driver's own. Those with a name are in the legend, too.
+ */
 function memoryParts(gpu) {
-  const parts = [];
-  let promisedMib = 0;
-  for (const one of gpu.targets) {
-    const used = one.used_mib ?? 0;
-    const reserved = one.reserved_mib === null ? "the whole GPU is reserved" : `${size(one.reserved_mib)} reserved`;
-    const uses = one.used_mib === null ? "use unknown" : `${size(one.used_mib)} used`;
-    parts.push({ name: one.target, mib: used, class: colour(one.target), told: `${uses}, ${reserved}` });
-    promisedMib += Math.max(0, (one.reserved_mib ?? 0) - used);
-  }
-  const targets = gpu.targets.reduce((sum, one) => sum + (one.used_mib ?? 0), 0);
+  const found = shares(gpu);
+  const parts = found.flatMap(({ name, used, reserved, cls, told }) => [
+    { name, mib: used, class: cls, told },
+    { mib: Math.max(0, reserved - used), class: `promised ${cls}` },
+  ]);
+  const promised = parts.filter((part) => !part.name).reduce((sum, part) => sum + part.mib, 0);
   const unexplained = gpu.unexplained_mib ?? 0;
-  const other = Math.max(0, (gpu.used_mib ?? 0) - targets - unexplained);
+  const other = others(gpu, found);
   if (other > 0) parts.push({ name: "other processes", mib: other, class: "other", told: size(other) });
   if (unexplained > 0) parts.push({ name: "unexplained", mib: unexplained, class: "unexplained", told: size(unexplained) });
-  if (promisedMib > 0) parts.push({ name: "promised, not in use", mib: promisedMib, class: "promised", told: size(promisedMib) });
+  if (promised > 0) parts.push({ name: "promised, not in use", mib: promised, class: "promised", told: size(promised), sum: true });
+  if (gpu.reserved_mib > 0) parts.push({ name: "the driver's own", mib: gpu.reserved_mib, class: "driver", told: size(gpu.reserved_mib) });
   return parts;
+}
+
+/** Return who has what of a GPU. What was promised, and to no target, is the bare leases'. */
+function shares(gpu) {
+  const found = gpu.targets.map((one) => {
+    const uses = one.used_mib === null ? "use unknown" : `${size(one.used_mib)} used`;
+    const reserves = one.reserved_mib === null ? "the whole GPU is reserved" : `${size(one.reserved_mib)} reserved`;
+    return {
+      name: one.target,
+      used: one.used_mib ?? 0,
+      reserved: one.reserved_mib ?? gpu.total_mib ?? 0,
+      cls: colour(one.target),
+      told: `${uses}, ${reserves}`,
+    };
+  });
+  const bare = (gpu.granted_mib ?? 0) - found.reduce((sum, one) => sum + one.reserved, 0);
+  if (bare > 0) {
+    const used = Math.min(others(gpu, found), bare);
+    found.push({ name: "bare leases", used, reserved: bare, cls: colour(null), told: `${size(used)} used, ${size(bare)} reserved` });
+  }
+  return found;
+}
+
+/** Return what is in use by processes that are known and are none of those found. */
+function others(gpu, found) {
+  const known = found.reduce((sum, one) => sum + one.used, gpu.unexplained_mib ?? 0);
+  return Math.max(0, (gpu.used_mib ?? 0) - known);
 }

@@ -41,7 +41,7 @@ export class Leases {
       [
         { title: "Target", fill: (cell, one) => name(cell, one.target) },
         { title: "Owner", fill: (cell, one) => fillText(cell, one.owner) },
-        { title: "State", fill: (cell, one) => fillText(cell, one.why ? `${one.state}: ${one.why}` : one.state) },
+        { title: "State", fill: (cell, one) => fillText(cell, [one.state, note(one)].filter(Boolean).join(": ")) },
         { title: "GPUs", fill: (cell, one) => fillText(cell, one.gpus.map((uuid) => this.index.get(uuid) ?? uuid).join(", ")) },
         { title: "Memory", class: "number", fill: (cell, one) => fillText(cell, one.vram_mib === null ? "all" : size(one.vram_mib)) },
         { title: "Time left", class: "number", fill: (cell, one) => left(cell, one.ends_at ?? one.expires_at, "no limit") },
@@ -61,6 +61,15 @@ export class Leases {
     this.index = new Map(gpus.map((gpu) => [gpu.uuid, String(gpu.index)]));
     this.table.show(leases, (one) => one.id, "", filtered ? "No lease matches." : "Nobody holds a GPU.");
   }
+}
+
+/** What a lease waits for, or what its end hangs on. */
+function note(lease) {
+  if (lease.why) return lease.why;
+  if (lease.ends_at !== null) return "others wait, it ends by then";
+  if (lease.pid) return `ends with process ${lease.pid}`;
+  if (lease.adopted) return "adopted, ends with its containers";
+  return lease.joined ? "shared with other leases" : "";
 }
 
 export class Queue {

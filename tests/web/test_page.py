@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import docker
+import msgspec
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
-from playwright.sync_api import Page, expect
+from msgspec.structs import replace
+from playwright.sync_api import Page, Request, Route, expect
 
 from supervisor import keys
+from supervisor.answers import ProcessesView, ProcessUse
+from supervisor.api import describe_examples
 from tests.conftest import IMAGE, Stack, until
 from tests.e2e.conftest import Server
 from tests.web.conftest import OpenPage
@@ -36,17 +41,21 @@ def test_a_hand_over_is_seen_as_it_happens(
     until(lambda: {served.target_state(one.target) for one in (first, second)} == {"stopped"})
     page = open_page(served)
     leases, targets, audit = (page.locator(f"#{name}") for name in ("leases", "targets", "audit"))
+    processes = page.locator("#processes")
     expect(leases).to_contain_text("Nobody holds a GPU.")
     page.evaluate("window.stayed = true")
 
     token = served.lease(first.target).json()["token"]
     expect(leases.locator("tbody tr")).to_contain_text(f"{first.target} test ready", use_inner_text=True)
+    expect(processes.locator("tbody tr")).to_have_text(re.compile(rf"{first.target} \(model\).*24 GiB *leased$"))
     served.http.delete(f"/v1/lease/{token}")
     expect(targets.locator("tr", has_text=first.target)).to_contain_text("resident")
+    expect(processes.locator("tbody tr")).to_have_text(re.compile(rf"{first.target} \(model\).*24 GiB *resident$"))
     served.lease(second.target)
     expect(leases.locator("tbody tr")).to_contain_text(f"{second.target} test ready", use_inner_text=True)
     expect(targets.locator("tr", has_text=first.target)).to_contain_text("stopped")
     expect(audit).to_contain_text(f"{first.target} was evicted to make room for {second.target} of test")
+    expect(processes.locator("tbody tr")).to_have_text(re.compile(rf"{second.target} \(model\).*24 GiB *leased$"))
     expect(page.locator("#news")).to_contain_text(second.target)
     expect(page.locator("#gpus")).to_contain_text(f"{second.target} 24 GiB used, 24 GiB reserved")
     assert page.evaluate("window.stayed")
@@ -203,6 +212,193 @@ LEASE = {
     "ends_at": None,
     "why": "",
 }
+
+
+def test_a_stranger_on_a_gpu_is_shown_as_what_he_is_and_as_leased_once_he_is(
+    make_server: Callable[..., Server], open_page: OpenPage
+) -> None:
+    served = make_server("--gpus", "sim:1x24576,foreign=3072")
+    page = open_page(served)
+    row = page.locator("#processes tbody tr")
+    expect(row).to_have_text(re.compile("3 GiB *unapproved: the policy is observe$"))
+    expect(row.locator(".warning")).to_have_count(1)
+    expect(page.locator("#processes")).to_contain_text("gpu-supervisor acquire --bare -- COMMAND")
+    token = served.lease(None, owner="ann", vram_mib=4_096).json()["token"]
+    expect(row).to_have_text(re.compile("3 GiB *bare lease$"))
+    expect(row.locator(".warning")).to_have_count(0)
+    # What a bare lease was promised is in the bar as a target's is.
+    expect(page.locator("#gpus")).to_contain_text("bare leases 3 GiB used, 4 GiB reserved")
+    expect(page.locator("#gpus .piece.promised.bare")).to_have_count(1)
+    served.http.delete(f"/v1/lease/{token}")
+    expect(row).to_contain_text("unapproved")
+    page.fill("#filter", "nobody")
+    expect(page.locator("#processes")).to_contain_text("No process matches.")
+
+
+STRANGER = describe_examples.PROCESSES.processes[0]
+GPU = describe_examples.PROCESSES.gpus[0]
+OTHER_GPU = replace(GPU, uuid="GPU-2", index=1)
+
+
+def view_of(**values: object) -> ProcessesView:
+    return replace(describe_examples.PROCESSES, **{"processes": (), "finished": (), **values})
+
+
+def open_with(served: Server, open_page: OpenPage, view: ProcessesView, **options: object) -> Page:
+    """Open the page in front of a server that says this of the processes."""
+    body = msgspec.json.encode(view).decode()
+    return open_page(
+        served, before=lambda page: page.route("**/v1/processes", lambda r: r.fulfill(body=body)), **options
+    )
+
+
+NOBODY = [
+    pytest.param(view_of(gpus=(GPU, OTHER_GPU)), ["No process is known to use a GPU."], id="nobody"),
+    pytest.param(
+        view_of(gpus=(GPU, replace(OTHER_GPU, listed=False))),
+        ["No process is known to use a GPU.", "GPU 1: who is on it is not known."],
+        id="nobody, and not known on another",
+    ),
+    pytest.param(
+        view_of(gpus=(replace(GPU, listed=False),), limited=("the driver is shy",)),
+        ["Who is on the GPUs is not known.", "Limited: the driver is shy."],
+        id="not known",
+    ),
+    pytest.param(
+        view_of(finished=describe_examples.PROCESSES.finished),
+        ["No process is known to use a GPU.", "One process came and went unseen: gpu-supervisor ps --finished"],
+        id="nobody any more",
+    ),
+]
+
+
+@pytest.mark.parametrize(("view", "said"), NOBODY)
+def test_nobody_on_the_gpus_is_told_from_not_knowing(
+    served: Server, open_page: OpenPage, view: ProcessesView, said: list[str]
+) -> None:
+    page = open_with(served, open_page, view)
+    expect(page.locator("#processes p:visible")).to_have_text(said)
+    expect(page.locator("#processes table")).to_be_hidden()
+
+
+def test_processes_are_shown_by_gpu_the_largest_first_with_what_is_done_about_them(
+    served: Server, open_page: OpenPage
+) -> None:
+    both = replace(STRANGER, gpus=(ProcessUse(GPU.uuid, 100, "compute"), ProcessUse("GPU-2", None, "compute")))
+    large = replace(STRANGER, pid=7, gpus=(ProcessUse(GPU.uuid, 9_216, "compute"),), why_spared="", killed=True)
+    lost = replace(STRANGER, pid=9, gpus=(ProcessUse("GPU-gone", 5, "compute"),), why_spared="", asked_to_end_at="x")
+    ours = replace(
+        STRANGER,
+        pid=8,
+        gpus=(ProcessUse("GPU-2", 5, "compute"),),
+        target="comfy",
+        service="main",
+        standing="leased",
+        why_spared="",
+    )
+    page = open_with(served, open_page, view_of(gpus=(OTHER_GPU, GPU), processes=(lost, ours, both, large)))
+    rows = page.locator("#processes tbody tr")
+    expect(rows).to_have_count(5)
+    assert [" ".join(row.split()) for row in rows.all_inner_texts()] == [
+        "python3 mine.py 0 7 mallory 9 GiB unapproved, killed",
+        "python3 mine.py 0 48213 mallory 100 MiB unapproved: the policy is observe",
+        "comfy (main) 1 8 mallory 5 MiB leased",
+        "python3 mine.py 1 48213 mallory unknown unapproved: the policy is observe",
+        "python3 mine.py GPU-gone 9 mallory 5 MiB unapproved, asked to end",
+    ]
+
+
+@pytest.mark.parametrize("width", [1280, 320])
+def test_what_a_process_calls_itself_is_never_markup_and_fits(served: Server, open_page: OpenPage, width: int) -> None:
+    found = tuple(
+        replace(STRANGER, pid=pid, user=name, command=name, containers=(name,), container=name)
+        for pid, name in enumerate(NASTY)
+    )
+    page = open_with(served, open_page, view_of(processes=found), viewport={"width": width, "height": 800})
+    rows = page.locator("#processes tbody tr")
+    expect(rows).to_have_count(len(NASTY))
+    for name in NASTY[:-1]:
+        expect(rows.filter(has_text=name)).not_to_have_count(0)
+    expect(rows.last).to_contain_text(f"{'x' * 100}… in {'x' * 40}…")
+    assert page.locator("#processes").locator("script, img, svg, a").count() == 0
+    assert page.evaluate("window.pwned") is None
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert accused(page, "#processes") == []
+
+
+def test_of_hundreds_of_processes_the_first_are_shown_and_the_rest_counted(served: Server, open_page: OpenPage) -> None:
+    page = open_with(served, open_page, view_of(processes=tuple(replace(STRANGER, pid=pid) for pid in range(250))))
+    expect(page.locator("#processes tbody tr")).to_have_count(100)
+    expect(page.locator("#processes")).to_contain_text("and 150 more: gpu-supervisor ps")
+
+
+def test_whoever_may_not_see_the_processes_has_the_rest_of_the_page(served: Server, open_page: OpenPage) -> None:
+    may = []
+
+    def answered(page: Page) -> None:
+        refused = {"code": "forbidden", "detail": "this key may not read that"}
+        page.route("**/v1/processes", lambda r: r.fallback() if may else r.fulfill(status=403, json=refused))
+
+    page = open_page(served, expected=("403",), before=answered)
+    expect(page.locator("#processes")).to_contain_text("cannot be shown: this key may not read that")
+    expect(page.locator("#alerts")).to_have_text("")
+    served.lease(None, owner="ann")
+    expect(page.locator("#leases tbody tr")).to_contain_text("ann")
+    may.append(True)
+    served.lease(None, owner="bob", queue=True)
+    expect(page.locator("#processes")).to_contain_text("No process is known to use a GPU.")
+
+
+def test_no_older_answer_comes_behind_a_newer_one(served: Server, open_page: OpenPage) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = open_page(served, before=lambda page: page.route("**/v1/processes", hold))
+    processes = page.locator("#processes")
+    with page.expect_request("**/v1/history*"):
+        served.lease(None, owner="ann")
+    expect(page.locator("#leases tbody tr")).to_contain_text("ann")
+    # It is to be asked for again, and that waits for the first answer.
+    assert len(held) == 1
+    held[0].fulfill(body=msgspec.json.encode(view_of(processes=(STRANGER,))).decode())
+    expect(processes).to_contain_text("python3 mine.py")
+    until(lambda: page.evaluate("true") and len(held) == 2)
+    held[1].fulfill(body=msgspec.json.encode(view_of()).decode())
+    expect(processes).to_contain_text("No process is known to use a GPU.")
+
+
+def test_colours_are_given_by_names_and_not_by_whose_answer_comes_first(served: Server, open_page: OpenPage) -> None:
+    answered: list[str] = []
+    early: list[str] = []
+
+    def asked(request: Request) -> None:
+        if "/v1/history" in request.url or request.url.endswith("/v1/processes"):
+            early.extend([] if any(url.endswith("/v1/targets") for url in answered) else [request.url])
+
+    def watched(page: Page) -> None:
+        page.on("request", asked)
+        page.on("response", lambda response: answered.append(response.url))
+
+    page = open_page(served, before=watched)
+    expect(page.locator("#past polygon")).not_to_have_count(0)
+    expect(page.locator("#processes")).to_contain_text("No process is known to use a GPU.")
+    assert early == []
+
+
+def test_what_the_driver_keeps_is_in_the_bar_and_what_a_lease_hangs_on_beside_it(
+    served: Server, open_page: OpenPage
+) -> None:
+    def answered(page: Page) -> None:
+        status = served.http.get("/v1/status").json()
+        gpus = [{**status["gpus"][0], "reserved_mib": 512}]
+        leases = [{**LEASE, "pid": 4711}]
+        page.route("**/v1/status", lambda route: route.fulfill(json={**status, "gpus": gpus, "leases": leases}))
+
+    page = open_page(served, before=answered)
+    expect(page.locator("#gpus")).to_contain_text("the driver's own 512 MiB")
+    expect(page.locator("#leases tbody tr")).to_contain_text("ready: ends with process 4711")
 
 
 LOOKS = [
