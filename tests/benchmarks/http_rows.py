@@ -16,6 +16,8 @@ from tests.benchmarks.measure import Figures, Result, at_least, at_most, percent
 from tests.benchmarks.wire import Line, Load, address_of, load, request
 
 OURS, FLOOR, ETCD, REDIS = "supervisor", "floor", "etcd", "redis"
+#: What it costs to let nothing wait for the disk but who must.
+BEHIND = "the floor with its sync in a thread"
 
 ASK = request("POST", "/v1/lease", {"owner": "bench"})
 ASK_OR_QUEUE = request("POST", "/v1/lease", {"owner": "bench", "queue": True})
@@ -86,9 +88,12 @@ def renew(bench: Bench) -> list[Result]:
 def lease(bench: Bench) -> list[Result]:
     """One caller: ask for the GPU without a target, get it, give it back."""
     ours, etcd, seconds = bench.idle, bench.etcd, bench.effort.load_s
-    floor = [request("POST", f"/lease/{count}", {"owner": "bench"}) for count in (GRANT_BYTES, END_BYTES)]
-    acquired: dict[str, list[float]] = {OURS: [], FLOOR: [], ETCD: []}
-    released: dict[str, list[float]] = {OURS: [], FLOOR: [], ETCD: []}
+    floor, behind = (
+        [request("POST", f"/{route}/{count}", {"owner": "bench"}) for count in (GRANT_BYTES, END_BYTES)]
+        for route in ("lease", "behind")
+    )
+    acquired: dict[str, list[float]] = {OURS: [], FLOOR: [], BEHIND: [], ETCD: []}
+    released: dict[str, list[float]] = {OURS: [], FLOOR: [], BEHIND: [], ETCD: []}
 
     def note(side: str, seen: Load) -> float:
         acquired[side].append(seen.p50_ms(0))
@@ -98,6 +103,7 @@ def lease(bench: Bench) -> list[Result]:
     sides: dict[str, Callable[[], float]] = {
         OURS: lambda: note(OURS, load(ours.url, [ASK, GIVE_BACK], connections=1, seconds=seconds)),
         FLOOR: lambda: note(FLOOR, load(bench.web, floor, connections=1, seconds=seconds)),
+        BEHIND: lambda: note(BEHIND, load(bench.web, behind, connections=1, seconds=seconds)),
     }
     if etcd is not None:
         sides[ETCD] = lambda: _lock_and_unlock(etcd, bench.effort.calls, acquired[ETCD], released[ETCD])

@@ -2,6 +2,7 @@
 
 ``POST /renew/{token}``      answers what a renewal answers.
 ``POST /lease``              answers what a grant answers; ``/lease/{bytes}`` when so many bytes are synced to a file.
+``POST /behind/{bytes}``     the same, synced by a thread, so that a slow disk holds up nothing else.
 ``GET /same``                answers the bytes of a file.
 ``POST /hold``               answers never: somebody on the line, until he hangs up.
 
@@ -11,9 +12,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime
 import os
+import queue
 import socket
+import threading
 from pathlib import Path
 
 import msgspec
@@ -70,6 +74,8 @@ class Floor:
         os.pwrite(self._file, bytes(FILE_BYTES), 0)
         os.fsync(self._file)
         self._at = 0
+        self._jobs: queue.SimpleQueue[tuple[int, asyncio.Future[None]]] = queue.SimpleQueue()
+        threading.Thread(target=self._sync_all, daemon=True).start()
 
     async def renew(self, request: Request) -> Response:
         await request.body()
@@ -80,6 +86,16 @@ class Floor:
         asked = msgspec.json.decode(raw, type=Asked) if raw else Asked()
         if "bytes" in request.path_params:
             self._sync(request.path_params["bytes"])
+        return self._granted(asked)
+
+    async def behind(self, request: Request) -> Response:
+        asked = msgspec.json.decode(await request.body(), type=Asked)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._jobs.put((request.path_params["bytes"], done))
+        await done
+        return self._granted(asked)
+
+    def _granted(self, asked: Asked) -> Response:
         token = "gs_floor0000000000000000000000000000000000000000"
         return _json(
             Granted(
@@ -95,6 +111,12 @@ class Floor:
         while not await request.is_disconnected():
             await request.receive()
         return Response()
+
+    def _sync_all(self) -> None:
+        while True:
+            count, done = self._jobs.get()
+            self._sync(count)
+            done.get_loop().call_soon_threadsafe(done.set_result, None)
 
     def _sync(self, count: int) -> None:
         if self._at + count > FILE_BYTES:
@@ -119,6 +141,7 @@ def main() -> None:
             Route("/renew/{token}", floor.renew, methods=["POST"]),
             Route("/lease", floor.lease, methods=["POST"]),
             Route("/lease/{bytes:int}", floor.lease, methods=["POST"]),
+            Route("/behind/{bytes:int}", floor.behind, methods=["POST"]),
             Route("/same", floor.same),
             Route("/hold", floor.hold, methods=["POST"]),
         ]
