@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import uvloop
+from msgspec.structs import replace
 
 from supervisor import __version__
 from supervisor.api import build_app
@@ -20,12 +21,14 @@ from supervisor.api.gate import Gate
 from supervisor.api.past import Past
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint, load_secret
+from supervisor.cgroups.below import Below, find_below
+from supervisor.cgroups.tripwire import Tripwire
 from supervisor.clock import Clock, read_boot_id
 from supervisor.config import Config
 from supervisor.core.apply import replay
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import ProcessesSeen, Started
-from supervisor.core.model import Gpu
+from supervisor.core.inputs import EnforcingChanged, ProcessesSeen, Started
+from supervisor.core.model import Enforcing, Gpu
 from supervisor.core.state import Observed, Settings
 from supervisor.engine import Engine
 from supervisor.gpu.audit import ProcessAudit
@@ -121,7 +124,8 @@ async def _serve(config: Config) -> int:
 async def _run(config: Config, journal: Journal) -> int:
     state = replay(core_settings(config), journal.snapshot, journal.replay())
     clock = Clock(state.durable, read_boot_id())
-    engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix)
+    below, enforcing = _way_below(config)
+    engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix, below=below)
     kernel = Kernel(state)
     metrics = Metrics(kernel, clock.now, __version__)
     hooks = Hooks(config.hooks, metrics.counts, platform.node())
@@ -136,6 +140,8 @@ async def _run(config: Config, journal: Journal) -> int:
         metrics.told(seq, fact)
 
     pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
+    tripwire, enforcing = _tripwire(config, below, pump, enforcing)
+    pump.post(EnforcingChanged(enforcing))
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
         _watch_processes(pump, config)
     past = Past()
@@ -205,6 +211,8 @@ async def _run(config: Config, journal: Journal) -> int:
         log.info("shutting down: leases and containers stay")
         await _end(pump, web, web_stop)
     finally:
+        if tripwire is not None:
+            tripwire.close()
         engine.close()
         gpus.close()
         for task in (owner, web, following, *announcing):
@@ -212,6 +220,38 @@ async def _run(config: Config, journal: Journal) -> int:
         await asyncio.gather(owner, web, following, *announcing, return_exceptions=True)
         await hooks.close(HOOKS_END_S)
     return 0
+
+
+def _way_below(config: Config) -> tuple[Below | None, Enforcing]:
+    """Find out whether containers can be killed through their cgroups here, and say so in one line."""
+    below, detail = find_below() if config.cgroup_kill == "auto" else (None, "cgroup_kill is off")
+    if below is not None:
+        log.info("containers are killed through their cgroups, and the engine (%s)", detail)
+        return below, Enforcing("cgroup", detail)
+    if config.cgroup_kill == "auto":
+        log.info("containers are killed through the engine alone: %s", detail)
+    return None, Enforcing("engine", detail)
+
+
+def _tripwire(
+    config: Config, below: Below | None, pump: Pump, enforcing: Enforcing
+) -> tuple[Tripwire | None, Enforcing]:
+    """Arm the tripwire where it is asked for and can be, and say where it cannot."""
+    if not config.tripwire:
+        return None, enforcing
+    reason = f"nothing can be killed through its cgroup: {enforcing.kills_detail}"
+    if below is not None:
+        tripwire = Tripwire(below, pump.judge, pump.prevented)
+        try:
+            tripwire.start()
+        except OSError as error:
+            tripwire.close()
+            reason = f"the kernel lets us watch no more folders: {error.strerror} (fs.inotify.max_user_watches)"
+        else:
+            log.info("the tripwire is armed: what may not run is killed before its first instruction")
+            return tripwire, replace(enforcing, tripwire="armed")
+    log.warning("there is no tripwire: %s", reason)
+    return None, replace(enforcing, tripwire="blind", tripwire_detail=reason)
 
 
 def _watch_processes(pump: Pump, config: Config) -> None:
