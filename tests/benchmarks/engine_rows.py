@@ -232,22 +232,24 @@ def start(bench: Bench, box: Guarded, side: str, count: int) -> list[Reaction]:
     box.events.forget()
     together = threading.Barrier(count)
 
-    def start_one(id_: str) -> None:
+    def start_one(id_: str) -> bool:
         line = Line(bench.engine_socket)
         together.wait()
-        ask(line, call("start", id_))
+        line.send(call("start", id_))
+        status, _ = line.receive()
         line.close()
+        return status < 400
 
     with ThreadPoolExecutor(count) as pool:
-        list(pool.map(start_one, ids))
-    alive = set(ids)
+        started = [id_ for id_, well in zip(ids, pool.map(start_one, ids), strict=True) if well]
+    alive = set(started)
     while alive:
         alive.discard(box.events.wait(lambda event: event.id in alive).id)
     number = SIDES.index(side)
     notes = [note for note in json_of(box.tap.tell()) if note[0] == number]
     seen = {(what, id_): at_ns for _, what, id_, at_ns in reversed(notes)}  # the first of each
     reactions = []
-    for id_ in ids:
+    for id_ in started:
         event_ns, kill_ns = seen["event", id_], seen["kill", id_]
         died_ns = box.beats.died_ns.get(box.names[id_])
         dead = (died_ns - event_ns) / 1e6 if died_ns is not None else None
