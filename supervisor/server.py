@@ -45,6 +45,7 @@ from supervisor.notify import ServiceManager
 from supervisor.own_container import own_container_id, sparing
 from supervisor.pump import Pump
 from supervisor.socket_access import socket_denial
+from supervisor.urgency import Urgency
 
 log = logging.getLogger("supervisor")
 
@@ -201,6 +202,9 @@ async def _run(config: Config, journal: Journal) -> int:
     if own_id is not None:
         log.info("running in the container %s", own_id[:12])
     timed.watch(pump.post if own_id is None else sparing(own_id, pump.post))
+    urgency = Urgency()
+    if below is not None:
+        pump.post(EnforcingChanged(_hurry(urgency, enforcing)))
     try:
         await _first_of(owner, web, stop.wait())
         if owner.done():
@@ -211,6 +215,7 @@ async def _run(config: Config, journal: Journal) -> int:
         log.info("shutting down: leases and containers stay")
         await _end(pump, web, web_stop)
     finally:
+        urgency.close()
         if tripwire is not None:
             tripwire.close()
         engine.close()
@@ -231,6 +236,14 @@ def _way_below(config: Config) -> tuple[Below | None, Enforcing]:
     if config.cgroup_kill == "auto":
         log.info("containers are killed through the engine alone: %s", detail)
     return None, Enforcing("engine", detail)
+
+
+def _hurry(urgency: Urgency, enforcing: Enforcing) -> Enforcing:
+    """Kill before whatever else wants a processor where the kernel lets us, and say whether it does."""
+    reason = urgency.start()
+    log.info("kills %s", f"wait for a processor like everybody's work: {reason}" if reason else "wait for no processor")
+    words = f"in line for a processor: {reason}" if reason else "ahead of all that wants a processor"
+    return replace(enforcing, kills_detail=f"{enforcing.kills_detail}; {words}")
 
 
 def _tripwire(

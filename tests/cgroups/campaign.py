@@ -59,7 +59,8 @@ class Beats:
         self._names[pipe] = name
         self.began[name], self.ended[name] = [], []
         self._poll.register(pipe, select.EPOLLIN | select.EPOLLHUP | select.EPOLLET)
-        return f"trap 'exit 143' TERM; exec 9>/beat/{name} 8<>/beat/nothing; while echo >&9; do read -t 0.005 x <&8; done"
+        pipes = f"exec 9>/beat/{name} 8<>/beat/nothing"
+        return f"trap 'exit 143' TERM; {pipes}; while echo >&9; do read -t 0.005 x <&8; done"
 
     def runs(self, name: str) -> bool:
         return len(self.began[name]) > len(self.ended[name])
