@@ -13,13 +13,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from msgspec import Struct
-
 from supervisor.cgroups.trees import Tree
-from supervisor.gpu.proc_files import ProcessFiles, stat_of
+from supervisor.gpu.proc_files import ProcessFiles
 
 #: A fork bomb is frozen by then, or the engine's own kill has to finish it.
 ROUNDS = 8
@@ -33,78 +31,63 @@ def end_all(tree: Tree, cgroup: Path) -> bool:
     Raises:
         OSError: the kernel does not let us, or the cgroup has gone (``FileNotFoundError``; ``ENODEV`` from its files).
     """
-    pids = _pids(cgroup)
-    if not pids or os.getpid() in pids:
-        return False
-    if tree.version == 2:
-        _write(cgroup / "cgroup.kill", b"1")
-    else:
-        _end_each(cgroup, pids)
-    return True
+    # Each path that is looked up waits for whoever makes a cgroup at that moment: one, and all else from there.
+    with _opened(cgroup) as folder:
+        pids = _pids(folder)
+        if not pids or os.getpid() in pids:
+            return False
+        if tree.version == 2:
+            _write("cgroup.kill", b"1", folder)
+        else:
+            _end_each(folder, pids)
+        return True
 
 
-def _end_each(cgroup: Path, pids: list[int]) -> None:
-    freezer = cgroup / "freezer.state"
-    frozen = (cgroup / "freezer.self_freezing").read_bytes().strip() == b"1"  # it was paused
+def _end_each(folder: int, pids: list[int]) -> None:
+    doomed = _end_those(folder, pids)
+    frozen = _read("freezer.self_freezing", folder).strip() == b"1"  # it was paused
     try:
-        doomed = _end_those(cgroup, pids)
         for _ in range(ROUNDS):
-            fresh = set(_pids(cgroup)) - doomed
+            fresh = set(_pids(folder)) - doomed
             if not fresh or len(doomed) > PROCESSES_MAX:
                 break
             if not frozen:
                 frozen = True
-                _write(freezer, b"FROZEN")
-            doomed |= _end_those(cgroup, fresh)
+                _write("freezer.state", b"FROZEN", folder)
+            doomed |= _end_those(folder, fresh)
     finally:
         if frozen:
-            _write(freezer, b"THAWED")
+            _write("freezer.state", b"THAWED", folder)
 
 
-def _end_those(cgroup: Path, pids: Collection[int]) -> set[int]:
-    """Kill some processes of a cgroup. Returns those that got the signal."""
+def _end_those(folder: int, pids: Collection[int]) -> set[int]:
+    """Kill some processes of a cgroup. Returns those that got the signal.
+
+    A process is killed that was met in the cgroup again, after its pidfd was opened: then the pid belonged to one that
+    was in it. If that is another than the opened one, the opened one was reaped, the signal fails with ESRCH, and
+    nobody is hit. A start time would say less, in ticks of 10 ms.
+
+    Nothing of ``/proc/PID`` is asked: ``stat`` took 43 ms in a burst of starts, and ``cgroup`` waits for the lock of
+    all cgroups (kernel/cgroup/cgroup.c, ``proc_cgroup_show``), which is held for 100 ms and more then.
+    """
     with ExitStack() as closing:
-        opened = [each for pid in pids if (each := _open(pid, closing)) is not None]
-        still = set(_pids(cgroup))
-        doomed = [one for one in opened if one.pid in still]
-        for one in doomed:
-            _end(one)
-    return {one.pid for one in doomed}
+        opened = {pid: pidfd for pid in pids if (pidfd := _open_process(pid, closing)) is not None}
+        doomed = opened.keys() & _pids(folder)
+        for pid in doomed:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
+    return doomed
 
 
-class _Opened(Struct, frozen=True):
-    """A process that was in the cgroup a moment ago. ``pidfd`` stays with it, whoever may have its pid later."""
-
-    pid: int
-    started: int
-    pidfd: int
-
-
-def _open(pid: int, closing: ExitStack) -> _Opened | None:
-    stat = stat_of(pid)
-    if stat is None or pid == 1:
+def _open_process(pid: int, closing: ExitStack) -> int | None:
+    if pid == 1:
         return None
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
     closing.callback(os.close, pidfd)
-    return _Opened(pid, stat.started, pidfd)
-
-
-def _end(one: _Opened) -> None:
-    """Kill a process that was met in the cgroup again, after its pidfd was opened.
-
-    Then the pid belonged to one that was in it. If that is another than the opened one, the opened one was reaped, the
-    signal fails with ESRCH, and nobody is hit. The start time is compared as well, once more than needed.
-
-    ``/proc/PID/cgroup`` is not asked: it waits for the lock of all cgroups (kernel/cgroup/cgroup.c,
-    ``proc_cgroup_show``), which a burst of starts holds for 100 ms and more.
-    """
-    stat = stat_of(one.pid)
-    if stat is not None and stat.started == one.started:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
+    return pidfd
 
 
 def thaw_doomed(tree: Tree, cgroup: Path) -> None:
@@ -112,10 +95,13 @@ def thaw_doomed(tree: Tree, cgroup: Path) -> None:
 
     One that was paused has no such signal pending, and stays as it is. Raises ``OSError`` where the cgroup has gone.
     """
-    if tree.version == 1 and (cgroup / "freezer.self_freezing").read_bytes().strip() == b"1":
-        pids = _pids(cgroup)
-        if pids and all(_is_doomed(pid) for pid in pids):
-            _write(cgroup / "freezer.state", b"THAWED")
+    if tree.version != 1:
+        return
+    with _opened(cgroup) as folder:
+        if _read("freezer.self_freezing", folder).strip() == b"1":
+            pids = _pids(folder)
+            if pids and all(_is_doomed(pid) for pid in pids):
+                _write("freezer.state", b"THAWED", folder)
 
 
 def _is_doomed(pid: int) -> bool:
@@ -129,32 +115,46 @@ def _is_doomed(pid: int) -> bool:
     return any(mask >> (signal.SIGKILL - 1) & 1 for mask in masks)
 
 
-def _write(file: Path, word: bytes) -> None:
-    """Write to a file of the kernel's: where there is none, none is made."""
-    handle = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+# ---- the kernel's files
+
+
+@contextmanager
+def _opened(path: str | Path, within: int | None = None) -> Iterator[int]:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
     try:
-        os.write(handle, word)
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _pids(folder: int) -> list[int]:
+    """Those of the processes in a cgroup, and in the cgroups below it; 0 stands for one of another pid namespace."""
+    found = [pid for pid in map(int, _read("cgroup.procs", folder).split()) if pid]
+    if os.fstat(folder).st_nlink > 2:  # a folder without folders has two links (fs/kernfs/dir.c)
+        with os.scandir(folder) as entries:
+            inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for name in inner:
+            with suppress(FileNotFoundError), _opened(name, folder) as below:  # it may go while we look
+                found += _pids(below)
+    return found
+
+
+def _read(name: str, folder: int) -> bytes:
+    """Read a file anew: one that is read again in v1 tells what it told before (``cgroup_pidlist_start``)."""
+    handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        parts = []
+        while part := os.read(handle, 65_536):
+            parts.append(part)
+        return b"".join(parts)
     finally:
         os.close(handle)
 
 
-def _pids(cgroup: Path) -> list[int]:
-    return [pid for folder in _folders(str(cgroup)) for pid in _read_pids(folder)]
-
-
-def _read_pids(folder: str) -> list[int]:
-    """Those of the processes in one cgroup alone; 0 stands for one of another pid namespace."""
-    with open(f"{folder}/cgroup.procs", "rb") as file:  # noqa: PTH123 - half the time
-        return [pid for pid in map(int, file.read().split()) if pid]
-
-
-def _folders(cgroup: str) -> Iterator[str]:
-    """The cgroup, and those below it. A folder without folders has two links (fs/kernfs/dir.c)."""
-    yield cgroup
-    if os.stat(cgroup).st_nlink == 2:  # noqa: PTH116
-        return
-    with os.scandir(cgroup) as entries:
-        inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    for folder in inner:
-        with suppress(FileNotFoundError):  # it went while we looked
-            yield from _folders(folder)
+def _write(name: str, word: bytes, folder: int) -> None:
+    """Write to a file: where there is none, none is made."""
+    handle = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.write(handle, word)
+    finally:
+        os.close(handle)
