@@ -35,7 +35,7 @@ class Urgency:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
-        self._told = False
+        self._risen = self._told = False
 
     def start(self) -> str:
         """Go before others from now on; threads that are started later do so too. Returns why not, or ""."""
@@ -54,7 +54,8 @@ class Urgency:
         """Go before nobody any more: what is left to do is not urgent."""
         if self._rest is not None:
             self._rest.cancel()
-        _be_ordinary()
+        if self._risen:
+            _be_ordinary()
 
     def _limit(self) -> None:
         """Ask for the signal. The kernel moves the limit each time that it sends one."""
@@ -62,6 +63,7 @@ class Urgency:
         resource.setrlimit(resource.RLIMIT_RTTIME, (round(BUSY_S * 1e6), hard))
 
     def _rise(self) -> None:
+        self._risen = True
         _schedule_all(os.SCHED_RR, PRIORITY)
 
     def _too_busy(self, _number: int, _frame: FrameType | None) -> None:

@@ -83,6 +83,8 @@ def lacks(item: pytest.Item) -> str | None:
     needs_tree = item.get_closest_marker("cgroup")
     if needs_tree and usable_trees().keys().isdisjoint(needs_tree.args or (1, 2)):
         return f"a hierarchy of cgroup v{' or v'.join(map(str, needs_tree.args or (1, 2)))} to kill in"
+    if item.get_closest_marker("realtime") and not may_be_urgent():
+        return "the right to real-time priorities"
     needs_daemon = not NEED_DOCKERD.isdisjoint(fixtures_of(item))
     if (item.get_closest_marker("root") or needs_daemon) and os.geteuid() != 0:
         return "root"
@@ -97,6 +99,12 @@ def usable_trees() -> dict[int, Tree]:
     """The cgroup hierarchies in which a process of our own can be killed, by version."""
     trees = mounted_trees(Path("/proc/self/mountinfo").read_text())
     return {tree.version: tree for tree in trees if os.geteuid() == 0 and not trial(Below(tree), "cgroupfs")}
+
+
+@functools.cache
+def may_be_urgent() -> bool:
+    """Whether a process of ours may go before others: a group of real-time tasks may have no time at all."""
+    return subprocess.run(["chrt", "--rr", "1", "true"], capture_output=True, check=False).returncode == 0
 
 
 def find_program(name: str) -> str | None:
