@@ -160,12 +160,12 @@ class Campaign:
         self.chance = random.Random(seed)
         self.report = Report()
 
-    def run(self, starts: int) -> Report:
+    def run(self, starts: int, *, restart: bool = True) -> Report:
         with contextlib.closing(self.starts), self.engine.api(60) as self.api:
             self._make()
             rounds = -(-starts // BURST)
             for turn in range(rounds):
-                if turn == rounds // 2:
+                if restart and turn == rounds // 2:
                     self._restart_the_daemon()
                 self._burst()
             self._settle()
@@ -301,14 +301,16 @@ class Campaign:
         ]
 
 
-def play(engine: PrivateEngine, home: Path, starts: int, *flags: str, seed: int = 1) -> Report:
-    """Run a campaign under a supervisor of its own, started with ``flags``."""
+def play(
+    engine: PrivateEngine, home: Path, starts: int, *flags: str, seed: int = 1, restart: bool = True
+) -> Report:
+    """Run a campaign under a supervisor of its own, started with ``flags``. ``restart``: the daemon, in between."""
     (home / "beat").mkdir()
     beats = Beats(home / "beat")
     server = Server(home / "data", engine.url, f"gpu-{uuid.uuid4().hex[:8]}.")
     try:
         server.start(*flags)
-        return Campaign(engine, server, beats, seed).run(starts)
+        return Campaign(engine, server, beats, seed).run(starts, restart=restart)
     finally:
         server.close()
         beats.close()

@@ -1,4 +1,4 @@
-"""A small campaign on the real engine, its daemon restarted in between.
+"""A small campaign on the real engine, with the tripwire across a restart of the daemon.
 
 The long one is ``python -m tests.cgroups.campaign``.
 """
@@ -23,9 +23,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.cgroup]
 def test_no_refused_container_runs_on_none_comes_back_and_nobody_else_is_touched(
     private_engine: PrivateEngine, tmp_path: Path, flags: tuple[str, ...], share: float
 ):
-    report = play(private_engine, tmp_path, 10, *flags)
+    report = play(private_engine, tmp_path, 10, *flags, restart=bool(flags))
 
-    assert report.refused >= 10
+    assert report.refused >= 7
     assert report.allowed >= 3
     assert (report.touched, report.came_back) == ([], [])
     # In the middle: at the edges a loaded machine measures itself. The long campaign has all of them.

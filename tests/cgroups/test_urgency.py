@@ -31,9 +31,9 @@ async def main():
     try:
         await story(urgent)
     finally:
-        enough.set()
         urgent.close()
         print(policies())
+        enough.set()
 """
 TAIL = "\nasyncio.run(main())\n"
 

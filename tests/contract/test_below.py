@@ -28,7 +28,8 @@ def test_what_was_killed_below_and_through_the_api_at_once_stays_down(deep: Deep
         deep.kill(id_)
 
     deep.until(lambda: status(deep, id_) == "exited", "its end")
-    assert look(deep, id_).exit_code == 137
+    # A daemon whose own signal finds nobody takes that for the end, and knows of no exit status (moby daemon/kill.go).
+    assert look(deep, id_).exit_code in {0, 137}
     assert deep.events(id_).count("start") == 1
 
 
