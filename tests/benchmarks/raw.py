@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from tests.benchmarks.measure import observe_at_once
 from tests.benchmarks.wire import Line, Refused, request
 
 API = "/v1.41"
@@ -180,6 +181,7 @@ class Beats:
         self._poll.close()
 
     def _listen(self) -> None:
+        observe_at_once()
         while not self._closed:
             for pipe, what in self._poll.poll(0.2):
                 now_ns = time.monotonic_ns()
