@@ -45,6 +45,9 @@ class Urgency:
         signal.signal(signal.SIGXCPU, self._too_busy)
         try:
             self._limit()
+        except (OSError, ValueError) as error:
+            return f"without a limit on it that would not be safe: {error}"
+        try:
             self._rise()
         except OSError as error:
             return f"{error.strerror} (it takes CAP_SYS_NICE)"

@@ -69,7 +69,10 @@ _BUSY = "comfyui holds the GPU (owner ann)"
 
 # ---- plain endpoints
 
-_ENFORCING = "kills through the cgroup, and the engine (cgroup v2 with cgroupfs and systemd); tripwire off"
+_ENFORCING = (
+    "kills through the cgroup, and the engine (cgroup v2 with cgroupfs and systemd; "
+    "ahead of all that wants a processor); tripwire off"
+)
 READY = Readiness(
     ready=True,
     engine="in sync, last contact 0.4 s ago",

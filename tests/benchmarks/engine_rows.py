@@ -308,9 +308,12 @@ def enforcement(bench: Bench) -> list[Result]:
 
 
 def burst(bench: Bench) -> list[Result]:
-    """Many starts at once: the event -> the last beat of the process, and -> it is dead."""
+    """Many starts at once: the event -> the last beat of the process, and -> it is gone.
+
+    Dead it is with the first: it runs no instruction of its own any more. To be gone it needs a processor once more.
+    """
     count = bench.effort.burst
-    ends = {"its last instruction, to 5 ms": "beat", "the process is dead": "dead"}
+    ends = {"its last instruction, to 5 ms": "beat", "its process is gone": "dead"}
     rounds: dict[tuple[str, str], list[list[float]]] = {(end, side): [] for end in ends.values() for side in SIDES}
     with guarded(bench, count, threads=32) as box:
         for turn in range(bench.effort.bursts + bench.effort.warm_up):

@@ -87,6 +87,13 @@ def test_without_the_right_to_it_all_stays_as_it_was():
     assert told("pass", *few) == ["Operation not permitted (it takes CAP_SYS_NICE)", ORDINARY]
 
 
+def test_without_a_limit_that_guards_others_nobody_goes_before_them():
+    said = told("pass", "prlimit", "--rttime=100000:100000")
+
+    assert said[0].startswith("without a limit on it that would not be safe: ")
+    assert said[1] == ORDINARY
+
+
 @pytest.mark.realtime
 def test_whoever_chose_a_policy_for_it_keeps_it():
     said = told("pass", "chrt", "--batch", "0")
