@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from supervisor.core.model import Endpoint, Mode, Problem
+from supervisor.core.model import Endpoint, Enforcing, Mode, Problem
 
 TargetState = Literal["absent", "invalid", "stopped", "starting", "ready", "unhealthy", "resident", "stopping", "down"]
 LeaseState = Literal["queued", "claimable", "starting", "ready", "down", "yielding", "parked", "ended"]
@@ -109,6 +109,7 @@ class Readiness(Struct, frozen=True):
     engine: str
     journal: str
     gpus: str
+    enforcing: str = ""
 
 
 # ---- /v1: leases and tickets
@@ -489,6 +490,7 @@ class StatusView(Struct, frozen=True, kw_only=True):
     queue: tuple[QueueEntry, ...]
     targets: tuple[TargetBrief, ...]
     problems: tuple[Problem, ...]
+    enforcing: Enforcing = Enforcing()
 
 
 class Event(Struct, frozen=True, kw_only=True):

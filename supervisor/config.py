@@ -79,6 +79,8 @@ class Config(Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[str, ...]
     allow_remote: bool
     label_prefix: str
+    cgroup_kill: Literal["auto", "off"]
+    tripwire: bool
     ttl_min_ms: int
     ttl_max_ms: int
     queue_max: int

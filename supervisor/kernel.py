@@ -117,6 +117,11 @@ class Kernel:
         self._taken_seq = self.state.durable.fact_seq - len(self.pending)
         return batch
 
+    def unwritten(self) -> list[AnyFact]:
+        """Return the facts that are not on disk yet."""
+        count = min(self.state.durable.fact_seq - self.durable_seq, len(self.recent))
+        return [self.recent[-1 - index][1] for index in range(count)]
+
     def freeze(self) -> tuple[bytes, int]:
         """Return a snapshot and its last fact. Only right after ``take_batch``, to be saved once that is on disk."""
         assert not self.pending, "a snapshot must not run ahead of the journal"

@@ -47,6 +47,19 @@ class EnginePort(Protocol):
     def close(self) -> None: ...
 
 
+class BelowPort(Protocol):
+    """A way to kill containers that does not go through the engine. May be used from any thread; never raises."""
+
+    def kill(self, container_id: str) -> bool:
+        """Kill everything in a container. Returns whether it was done; takes tenths of a millisecond."""
+
+    def learn(self, cgroup_parent: str) -> None:
+        """Take what an inspect says of where a container's cgroup lies."""
+
+    def look_round(self) -> None:
+        """Find out where the containers that run have their cgroups. Blocks for milliseconds."""
+
+
 class Desk(Protocol):
     """What the API needs of the supervisor. All coroutines belong to the event loop that owns the state."""
 

@@ -30,12 +30,14 @@ from supervisor.core.inputs import (
     ShutDown,
     SignalSent,
     Started,
+    StartPrevented,
     StorageFull,
     Tick,
 )
 from supervisor.core.model import FinishedUse, Now
 from supervisor.core.replies import Granted, Queued, Reply, SignalProcess
 from supervisor.core.state import State
+from supervisor.core.tripwire import Verdict, verdict
 from supervisor.kernel import Kernel
 from supervisor.looks import Looks, ProcessPort
 from supervisor.notify import ServiceManager
@@ -143,6 +145,16 @@ class Pump:
             self._loop.call_soon_threadsafe(self._take_turn)
         except RuntimeError:
             log.debug("the loop is closed: a late report is dropped")
+
+    # ---- for the tripwire, in the loop
+
+    def judge(self, container_id: str) -> Verdict:
+        """Say whether a container that is being started may run. True for as long as nothing is awaited."""
+        return verdict(self.kernel.state, container_id, self.kernel.unwritten())
+
+    def prevented(self, container_id: str) -> None:
+        """Take in that it was kept from running: like any kill it leaves at once, and its fact follows."""
+        self.post(StartPrevented(container_id))
 
     # ---- turns
 

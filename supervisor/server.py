@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import uvloop
+from msgspec.structs import replace
 
 from supervisor import __version__
 from supervisor.api import build_app
@@ -20,12 +21,14 @@ from supervisor.api.gate import Gate
 from supervisor.api.past import Past
 from supervisor.api.server import Limits, serve_http
 from supervisor.api.tokens import TokenMint, load_secret
+from supervisor.cgroups.below import Below, find_below
+from supervisor.cgroups.tripwire import Tripwire
 from supervisor.clock import Clock, read_boot_id
 from supervisor.config import Config
 from supervisor.core.apply import replay
 from supervisor.core.facts import AnyFact
-from supervisor.core.inputs import ProcessesSeen, Started
-from supervisor.core.model import Gpu
+from supervisor.core.inputs import EnforcingChanged, ProcessesSeen, Started
+from supervisor.core.model import Enforcing, Gpu
 from supervisor.core.state import Observed, Settings
 from supervisor.engine import Engine
 from supervisor.gpu.audit import ProcessAudit
@@ -42,6 +45,7 @@ from supervisor.notify import ServiceManager
 from supervisor.own_container import own_container_id, sparing
 from supervisor.pump import Pump
 from supervisor.socket_access import socket_denial
+from supervisor.urgency import Urgency
 
 log = logging.getLogger("supervisor")
 
@@ -121,7 +125,8 @@ async def _serve(config: Config) -> int:
 async def _run(config: Config, journal: Journal) -> int:
     state = replay(core_settings(config), journal.snapshot, journal.replay())
     clock = Clock(state.durable, read_boot_id())
-    engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix)
+    below, enforcing = _way_below(config)
+    engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix, below=below)
     kernel = Kernel(state)
     metrics = Metrics(kernel, clock.now, __version__)
     hooks = Hooks(config.hooks, metrics.counts, platform.node())
@@ -136,6 +141,8 @@ async def _run(config: Config, journal: Journal) -> int:
         metrics.told(seq, fact)
 
     pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
+    tripwire, enforcing = _tripwire(config, below, pump, enforcing)
+    pump.post(EnforcingChanged(enforcing))
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
         _watch_processes(pump, config)
     past = Past()
@@ -195,6 +202,9 @@ async def _run(config: Config, journal: Journal) -> int:
     if own_id is not None:
         log.info("running in the container %s", own_id[:12])
     timed.watch(pump.post if own_id is None else sparing(own_id, pump.post))
+    urgency = Urgency()
+    if below is not None:
+        pump.post(EnforcingChanged(_hurry(urgency, enforcing)))
     try:
         await _first_of(owner, web, stop.wait())
         if owner.done():
@@ -205,6 +215,9 @@ async def _run(config: Config, journal: Journal) -> int:
         log.info("shutting down: leases and containers stay")
         await _end(pump, web, web_stop)
     finally:
+        urgency.close()
+        if tripwire is not None:
+            tripwire.close()
         engine.close()
         gpus.close()
         for task in (owner, web, following, *announcing):
@@ -212,6 +225,46 @@ async def _run(config: Config, journal: Journal) -> int:
         await asyncio.gather(owner, web, following, *announcing, return_exceptions=True)
         await hooks.close(HOOKS_END_S)
     return 0
+
+
+def _way_below(config: Config) -> tuple[Below | None, Enforcing]:
+    """Find out whether containers can be killed through their cgroups here, and say so in one line."""
+    below, detail = find_below() if config.cgroup_kill == "auto" else (None, "cgroup_kill is off")
+    if below is not None:
+        log.info("containers are killed through their cgroups, and the engine (%s)", detail)
+        return below, Enforcing("cgroup", detail)
+    if config.cgroup_kill == "auto":
+        log.info("containers are killed through the engine alone: %s", detail)
+    return None, Enforcing("engine", detail)
+
+
+def _hurry(urgency: Urgency, enforcing: Enforcing) -> Enforcing:
+    """Kill before whatever else wants a processor where the kernel lets us, and say whether it does."""
+    reason = urgency.start()
+    log.info("kills %s", f"wait for a processor like everybody's work: {reason}" if reason else "wait for no processor")
+    words = f"in line for a processor: {reason}" if reason else "ahead of all that wants a processor"
+    return replace(enforcing, kills_detail=f"{enforcing.kills_detail}; {words}")
+
+
+def _tripwire(
+    config: Config, below: Below | None, pump: Pump, enforcing: Enforcing
+) -> tuple[Tripwire | None, Enforcing]:
+    """Arm the tripwire where it is asked for and can be, and say where it cannot."""
+    if not config.tripwire:
+        return None, enforcing
+    reason = f"nothing can be killed through its cgroup: {enforcing.kills_detail}"
+    if below is not None:
+        tripwire = Tripwire(below, pump.judge, pump.prevented)
+        try:
+            tripwire.start()
+        except OSError as error:
+            tripwire.close()
+            reason = f"the kernel lets us watch no more folders: {error.strerror} (fs.inotify.max_user_watches)"
+        else:
+            log.info("the tripwire is armed: what may not run is killed before its first instruction")
+            return tripwire, replace(enforcing, tripwire="armed")
+    log.warning("there is no tripwire: %s", reason)
+    return None, replace(enforcing, tripwire="blind", tripwire_detail=reason)
 
 
 def _watch_processes(pump: Pump, config: Config) -> None:

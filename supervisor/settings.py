@@ -405,6 +405,20 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("processes_include_root", parse_bool, "false", "terminate what runs as root as well", "boolean"),
     Setting("processes_include_graphics", parse_bool, "false", "terminate what draws a screen as well", "boolean"),
+    Setting(
+        "cgroup_kill",
+        _one_of(("auto", "off"), "a word for it"),
+        "auto",
+        "`auto`: kill through the container's cgroup, and the engine, where that works (as root on the host); `off`: "
+        "through the engine alone",
+    ),
+    Setting(
+        "tripwire",
+        parse_bool,
+        "false",
+        "kill what may not run before its first instruction; needs the kill through the cgroup",
+        "boolean",
+    ),
     Setting("allowed_hosts", _parse_hosts, "", "more names that a `Host` header may carry, with commas", "list"),
     Setting(
         "allow_remote",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import secrets
@@ -32,6 +33,9 @@ from typing import Any
 import docker
 import pytest
 from pytest_docker.plugin import DockerComposeExecutor
+
+from supervisor.cgroups.below import Below, trial
+from supervisor.cgroups.trees import Tree, mounted_trees
 
 TESTS = Path(__file__).parent
 IMAGE = "local/busybox:1"
@@ -76,6 +80,11 @@ def lacks(item: pytest.Item) -> str | None:
     """Say what a test needs and this machine has not: a mark, or the fixture that needs a dockerd of its own."""
     if item.get_closest_marker("nvidia") and not Path("/proc/driver/nvidia/gpus").is_dir():
         return "an NVIDIA GPU"
+    needs_tree = item.get_closest_marker("cgroup")
+    if needs_tree and usable_trees().keys().isdisjoint(needs_tree.args or (1, 2)):
+        return f"a hierarchy of cgroup v{' or v'.join(map(str, needs_tree.args or (1, 2)))} to kill in"
+    if item.get_closest_marker("realtime") and not may_be_urgent():
+        return "the right to real-time priorities"
     needs_daemon = not NEED_DOCKERD.isdisjoint(fixtures_of(item))
     if (item.get_closest_marker("root") or needs_daemon) and os.geteuid() != 0:
         return "root"
@@ -83,6 +92,19 @@ def lacks(item: pytest.Item) -> str | None:
         return "dockerd and containerd"
     wanted = [program for fixture, program in NEED_PROGRAM.items() if fixture in fixtures_of(item)]
     return next((program for program in wanted if find_program(program) is None), None)
+
+
+@functools.cache
+def usable_trees() -> dict[int, Tree]:
+    """The cgroup hierarchies in which a process of our own can be killed, by version."""
+    trees = mounted_trees(Path("/proc/self/mountinfo").read_text())
+    return {tree.version: tree for tree in trees if os.geteuid() == 0 and not trial(Below(tree), "cgroupfs")}
+
+
+@functools.cache
+def may_be_urgent() -> bool:
+    """Whether a process of ours may go before others: a group of real-time tasks may have no time at all."""
+    return subprocess.run(["chrt", "--rr", "1", "true"], capture_output=True, check=False).returncode == 0
 
 
 def find_program(name: str) -> str | None:
@@ -339,7 +361,7 @@ class PrivateEngine:
             return False
 
     @contextlib.contextmanager
-    def api(self, timeout: float = 20) -> Iterator[docker.APIClient]:
+    def api(self, timeout: float | None = 20) -> Iterator[docker.APIClient]:
         with contextlib.closing(docker.APIClient(base_url=self.url, timeout=timeout)) as client:
             yield client
 

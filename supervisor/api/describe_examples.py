@@ -69,12 +69,23 @@ _BUSY = "comfyui holds the GPU (owner ann)"
 
 # ---- plain endpoints
 
-READY = Readiness(ready=True, engine="in sync, last contact 0.4 s ago", journal="ok", gpus=f"1 known: {_GPU}")
+_ENFORCING = (
+    "kills through the cgroup, and the engine (cgroup v2 with cgroupfs and systemd; "
+    "ahead of all that wants a processor); tripwire off"
+)
+READY = Readiness(
+    ready=True,
+    engine="in sync, last contact 0.4 s ago",
+    journal="ok",
+    gpus=f"1 known: {_GPU}",
+    enforcing=_ENFORCING,
+)
 NOT_READY = Readiness(
     ready=False,
     engine="not in sync: connection refused, last contact 12.0 s ago",
     journal="ok",
     gpus=f"1 known: {_GPU}",
+    enforcing=_ENFORCING,
 )
 
 _STATE = PlainState(target="comfyui", at=_AT_S, lease=PlainLease("ann", _UNTIL_S), queue=())

@@ -52,6 +52,7 @@ FIELDS: dict[str, str] = {
     "ends_at": "Others wait, and the lease ends then if they still do, however often it is renewed (RFC 3339, UTC); "
     "null: nobody has been told so.",
     "endpoint": "The master's first published port; null if it publishes none.",
+    "enforcing": "How what may not run is ended here.",
     "engine": "The container engine: whether what is known of it is current.",
     "events": "Facts, oldest first.",
     "evictable_at": "When a target that was started a moment ago may be evicted: RFC 3339 under `/v1`, epoch seconds "
@@ -214,6 +215,10 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("ContainerView", "master"): "Whether its health is the target's readiness.",
     ("ContainerView", "vram_mib"): "What it declares to need, in MiB; null: nothing is declared.",
     ("Endpoint", "host"): "The address on the host.",
+    ("Enforcing", "kills"): "How it is killed: through its cgroup and the engine, or the engine alone.",
+    ("Enforcing", "kills_detail"): "Which version of cgroups with which drivers; or why not through them.",
+    ("Enforcing", "tripwire"): "Whether it is killed before its first instruction: armed, blind (it should be), off.",
+    ("Enforcing", "tripwire_detail"): "Why it is as it is; empty while it is off or armed.",
     ("EngineView", "reason"): "Why it is not in sync; empty while it is.",
     ("EventsQuery", "after"): "Only facts behind this one, oldest first; without it, the newest ones.",
     ("EventsQuery", "target"): "Only facts about this target.",
@@ -293,6 +298,7 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("ProblemDetails", "targets"): "The targets that are leased: name one.",
     ("ProblemDetails", "type"): "The code as a URN: it names the kind of problem.",
     ("Readiness", "engine"): "One line on the container engine.",
+    ("Readiness", "enforcing"): "One line on how what may not run is ended.",
     ("Readiness", "gpus"): "One line on the GPUs.",
     ("Readiness", "journal"): "One line on the journal.",
     ("ReleaseBody", "lease_token"): "The token of one's lease, or of the ticket to cancel.",

@@ -6,18 +6,21 @@ from msgspec.structs import asdict
 
 from supervisor.core import policy
 from supervisor.core.facts import ContainerRefused, ContainerSpared
+from supervisor.core.inputs import StartPrevented
 from supervisor.core.leases import grant
 from supervisor.core.model import Container, Terms
 from supervisor.core.requests import find_place
 from supervisor.core.room import Placement
 from supervisor.core.sightings import begin_residency
 from supervisor.core.state import Run, State, Tally
-from supervisor.core.targets import Right, right_to_run, room_is_being_made, spec_of
+from supervisor.core.targets import MAY_RUN, Right, right_to_run, room_is_being_made, spec_of
 from supervisor.core.txn import Txn
 from supervisor.core.wishes import wish_of
 
 #: Refusals of one container place that keeps coming back are one fact in this time, with a count.
 TALLY_MS = 60_000
+#: A start event that comes within this time of a kill through the tripwire is of the same start.
+PREVENTED_MS = 2_000
 
 
 def judge_runs(txn: Txn, target: str) -> None:
@@ -39,6 +42,8 @@ def judge_runs(txn: Txn, target: str) -> None:
             _refuse(txn, container, run, right)
         elif not run.judged and not run.had_right:
             run.judged = True
+            if txn.now.at_ms - state.observed.prevented.pop(container.id, txn.now.at_ms - PREVENTED_MS) < PREVENTED_MS:
+                continue  # it came further than we thought, and its refusal is in the audit
             if state.settings.mode == "observe" and not room_is_being_made(state):
                 _spare(txn, container, run, right)
             else:
@@ -71,6 +76,16 @@ def _refuse(txn: Txn, container: Container, run: Run, right: Right) -> None:
             detail=_invalid_because(txn.state, container) if right.reason == "target_invalid" else "",
         ),
     )
+
+
+def prevented(txn: Txn, item: StartPrevented) -> None:
+    """A start came to nothing: no event will ever tell of it, so its refusal is written down here."""
+    container = txn.state.observed.containers.get(item.container_id)
+    right = right_to_run(txn.state, container) if container is not None else MAY_RUN
+    if container is None or right.may_run:
+        return
+    txn.state.observed.prevented[container.id] = txn.now.at_ms
+    _refuse(txn, container, Run("", fresh=True), right)
 
 
 def _invalid_because(state: State, container: Container) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from supervisor.core.model import Bystander, Container, FinishedUse, Gpu, Terms, Tie
+from supervisor.core.model import Bystander, Container, Enforcing, FinishedUse, Gpu, Terms, Tie
 from supervisor.core.processes import SeenProcess
 
 # ---- requests
@@ -156,6 +156,18 @@ class EngineContact(Struct, frozen=True):
     """The engine answered a ping; nothing else is known to have changed."""
 
 
+class StartPrevented(Struct, frozen=True):
+    """A container without a right to run was killed while it was being started: most likely it never ran."""
+
+    container_id: str
+
+
+class EnforcingChanged(Struct, frozen=True):
+    """The ways in which what may not run can be ended here are others than before."""
+
+    enforcing: Enforcing
+
+
 ActionKind = Literal["start", "stop", "kill"]
 #: done; gone (404); refused (the engine answered an error: final for a start); failed (no answer: unreachable);
 #: timeout (no answer in time: it may still happen)
@@ -251,6 +263,8 @@ Input = (
     | StartHinted
     | EngineLost
     | EngineContact
+    | EnforcingChanged
+    | StartPrevented
     | ActionDone
     | VramRead
     | ProcessEnded

@@ -34,6 +34,19 @@ class Now(Struct, frozen=True):
         return self.wall_ms + at_ms - self.at_ms
 
 
+class Enforcing(Struct, frozen=True):
+    """How what may not run is ended here, from ``Observed``.
+
+    ``kills``: through the container's cgroup first, or through the engine alone; ``kills_detail`` says which or why.
+    ``tripwire``: armed, off, or blind (it was armed, and sees nothing now), and why.
+    """
+
+    kills: Literal["cgroup", "engine"] = "engine"
+    kills_detail: str = ""
+    tripwire: Literal["armed", "blind", "off"] = "off"
+    tripwire_detail: str = ""
+
+
 class Problem(Struct, frozen=True):
     """One thing wrong with a target's labels. ``message`` names container and service; ``hint`` what to type."""
 

@@ -30,7 +30,7 @@ def _stops(state: State, now: Now, target: str) -> list[Action]:
     ]
     free = [container for container in doomed if not _is_needed(state, container, doomed)]
     # Labels are anybody's: where the dependencies go round in a circle, all of it stops at once.
-    return [_end(state, container) for container in free or doomed if _may_call(state, now, container)]
+    return [_end(state, container) for container in free or doomed if _may_end(state, now, container)]
 
 
 def _is_needed(state: State, container: Container, doomed: list[Container]) -> bool:
@@ -55,6 +55,19 @@ def _end(state: State, container: Container) -> Action:
     if not _is_fresh(state, container):
         return StopContainer(container.id, 0 if container.status == "restarting" else container.stop_grace_s)
     return KillContainer(container.id) if container.status == "running" else StopContainer(container.id, 0)
+
+
+def _may_end(state: State, now: Now, container: Container) -> bool:
+    """Return whether it is time to end it: no call about it is under way, or a kill that is of an earlier run.
+
+    1. It is killed through its cgroup, and a busy engine has the call, and meets the death first: a crash, to a restart
+    policy; 2. it starts again; 3. the engine takes the kill, finds nobody to signal, and waits for 10 s until the
+    container does not run (moby daemon/kill.go, ``Kill``; met on 20.10 in bursts).
+    """
+    run = state.observed.runs.get(container.id)
+    killed_before = state.observed.calls.get(container.id) == "kill" and run is not None and not run.killed
+    again = killed_before and container.status == "running" and _is_fresh(state, container)
+    return again or _may_call(state, now, container)
 
 
 def _starts(state: State, now: Now, target: str) -> list[Action]:

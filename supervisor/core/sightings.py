@@ -127,6 +127,7 @@ def gone(txn: Txn, container_id: str) -> None:
     del siblings[container_id]
     if not siblings:
         del observed.by_target[container.target]
+    observed.prevented.pop(container_id, None)
     _run_over(txn, container)
     _forget_retry(txn.state, container_id)
     _labels_changed(txn, container)
@@ -283,7 +284,11 @@ def lost(txn: Txn, loss: EngineLost) -> None:
 def dispatched(state: State, target: str, action: Action) -> None:
     """Note that a planned call is under way."""
     observed = state.observed
+    if action.id in observed.calls:
+        observed.repeated[action.id] = observed.repeated.get(action.id, 0) + 1
     observed.calls[action.id] = action.kind
+    if action.kind == "kill" and action.id in observed.runs:
+        observed.runs[action.id].killed = True
     lease = state.lease_of(target)
     if action.kind == "start" and lease is not None:
         container = observed.containers.get(action.id) or observed.unlabelled[action.id]
@@ -292,6 +297,10 @@ def dispatched(state: State, target: str, action: Action) -> None:
 
 def call_done(txn: Txn, done: ActionDone) -> None:
     observed = txn.state.observed
+    if observed.repeated.get(done.container_id):
+        observed.repeated[done.container_id] -= 1
+        return  # the last answer counts
+    observed.repeated.pop(done.container_id, None)
     observed.calls.pop(done.container_id, None)
     container = observed.containers.get(done.container_id) or observed.unlabelled.get(done.container_id)
     if container is None:

@@ -20,6 +20,7 @@ from supervisor.core.model import (
     Bystander,
     Container,
     Ended,
+    Enforcing,
     Gpu,
     Lease,
     Mode,
@@ -116,7 +117,7 @@ class Run(Struct):
     run at some time, so it gets its own stop grace. ``judged``: its refusal was already recorded.
     ``spared``: mode observe left it alone, until a lease needs the room.
     ``hinted_after``: only an event told us so far; the run that an inspect showed before it.
-    ``gpus``: where it runs, by what it had the right to; empty: wherever Docker put it.
+    ``gpus``: where it runs, by what it had the right to; empty: wherever Docker put it. ``killed``: a kill was sent.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Run(Struct):
     spared: bool = False
     hinted_after: str | None = None
     gpus: tuple[str, ...] = ()
+    killed: bool = False
 
 
 class Retry(Struct, frozen=True):
@@ -216,7 +218,7 @@ class Stale(Struct):
 class Observed(Struct):
     """What Docker, the GPUs and the callers on the line showed us; gone with the process.
 
-    ``calls``: what is under way with the engine, by container.
+    ``calls``: what is under way with the engine, by container; ``repeated``: how many kills beside that one.
     ``unlabelled``: containers without a target whose service a labelled one depends on; started, never stopped.
     ``launched``: lease -> container -> the run it had before we started it for this lease ("" for what already ran).
     ``others``: all other containers, as they were last listed.
@@ -231,6 +233,7 @@ class Observed(Struct):
     (Unix milliseconds). ``ran``: who had a GPU lately. ``finished``: what the driver's accounts said lately.
     ``before``: bare lease -> the processes that were on its GPUs when its room was verified.
     ``listings``: how often everything that the engine has was taken over.
+    ``prevented``: when a container was killed before it ran, as far as we know: that was its refusal.
     ``stirred_ms``: when something last stopped running, or was to go: memory may still be on its way back.
     """
 
@@ -242,6 +245,7 @@ class Observed(Struct):
     stale: Stale = field(default_factory=Stale)
     runs: dict[str, Run] = field(default_factory=dict)
     calls: dict[str, ActionKind] = field(default_factory=dict)
+    repeated: dict[str, int] = field(default_factory=dict)
     retries: dict[str, Retry] = field(default_factory=dict)
     launched: dict[str, dict[str, str]] = field(default_factory=dict)
     expires: dict[str, int] = field(default_factory=dict)
@@ -274,6 +278,8 @@ class Observed(Struct):
     storage_full: bool = False
     safe_mode: str = ""
     stopping: bool = False
+    enforcing: Enforcing = Enforcing()
+    prevented: dict[str, int] = field(default_factory=dict)
 
     @property
     def may_write(self) -> bool:

@@ -17,7 +17,7 @@ from supervisor.core.endings import (
     release,
     wait_over,
 )
-from supervisor.core.enforce import tally_over
+from supervisor.core.enforce import prevented, tally_over
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import GpuOpened, SupervisorStarted, SupervisorStopped, UseSeen
 from supervisor.core.inputs import (
@@ -27,6 +27,7 @@ from supervisor.core.inputs import (
     Claim,
     ContainerGone,
     ContainerSeen,
+    EnforcingChanged,
     EngineContact,
     EngineLost,
     EngineSnapshot,
@@ -44,6 +45,7 @@ from supervisor.core.inputs import (
     SignalSent,
     Started,
     StartHinted,
+    StartPrevented,
     StorageFull,
     Tick,
     VramRead,
@@ -88,6 +90,9 @@ def step(state: State, now: Now, item: Input) -> Step:
         case EngineContact():
             state.observed.contact_at_ms = now.at_ms
             return txn.out
+        case EnforcingChanged():
+            state.observed.enforcing = item.enforcing
+            return txn.out
         case Acquire():
             acquire(txn, item)
         case Claim():
@@ -129,6 +134,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             process_ended(txn, item)
         case StorageFull():
             _watch_storage(txn, item)
+        case StartPrevented():
+            prevented(txn, item)
         case Started():
             _started(txn, item)
         case ShutDown():

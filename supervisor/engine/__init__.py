@@ -18,7 +18,7 @@ from supervisor.engine.errors import EngineError
 from supervisor.engine.logs import last_lines
 from supervisor.engine.pool import Pool
 from supervisor.engine.watcher import Pace, Watcher
-from supervisor.ports import Post
+from supervisor.ports import BelowPort, Post
 
 __all__ = ["Engine", "Pace", "ENDPOINTS", "READ_ENDPOINTS", "WRITE_ENDPOINTS"]
 
@@ -32,12 +32,25 @@ class Engine:
     """
 
     def __init__(
-        self, read_url: str, write_url: str | None = None, *, prefix: str = "gpu.", pace: Pace | None = None
+        self,
+        read_url: str,
+        write_url: str | None = None,
+        *,
+        prefix: str = "gpu.",
+        pace: Pace | None = None,
+        below: BelowPort | None = None,
     ) -> None:
+        """``below``: where there is a way to kill that does not go through the engine, a kill goes that way first."""
         self._url = read_url
         self._connection: Connection | None = None
-        self._watcher = Watcher(read_url, prefix=prefix, pace=pace or Pace(), on_connect=self._connected)
-        self._calls = Calls(write_url or read_url, after=self._watcher.look_again)
+        self._watcher = Watcher(
+            read_url,
+            prefix=prefix,
+            pace=pace or Pace(),
+            on_connect=self._connected,
+            on_cgroup_parent=below.learn if below is not None else lambda _: None,
+        )
+        self._calls = Calls(write_url or read_url, after=self._watcher.look_again, below=below)
         self._readers = Pool("engine-logs", 4)
 
     def watch(self, post: Post) -> None:

@@ -19,6 +19,7 @@ from supervisor.engine.connection import client
 from supervisor.engine.errors import ContainerMissing, EngineError, EngineRefused, EngineTimeout, translated
 from supervisor.engine.kills import QuickKills
 from supervisor.engine.pool import Pool
+from supervisor.ports import BelowPort
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,13 @@ START_LIMIT_S = 120
 class Calls:
     """Carries out actions on one engine. ``connected`` has to be told before the first."""
 
-    def __init__(self, url: str, after: Callable[[str], None]) -> None:
-        """``after`` is called with a container's id once a call about it has come back, whatever came of it."""
-        self._url, self._after = url, after
+    def __init__(self, url: str, after: Callable[[str], None], below: BelowPort | None = None) -> None:
+        """``after`` is called with a container's id once a call about it has come back, whatever came of it.
+
+        ``below``: a way to kill that does not wait for the engine. The engine is told at once as well: it takes a bare
+        SIGKILL for a crash, and its restart policy would start the container again.
+        """
+        self._url, self._after, self._below = url, after, below
         self._kills = Pool("engine-kill", 32)
         self._starts_and_stops = Pool("engine-call", 32)
         self._clients: Mapping[int, docker.APIClient] = {}
@@ -48,13 +53,18 @@ class Calls:
 
     def perform(self, action: Action, done: Callable[[ActionDone], None]) -> None:
         # Before anything else, and whatever thread this is: until it has left, what has no right to run does.
-        sent = self._quick.send(action.id) if isinstance(action, KillContainer) else None
+        kills = isinstance(action, KillContainer)
+        # The engine is told first: that takes 0.1 ms, and a death that comes before is a crash to a restart policy.
+        sent = self._quick.send(action.id) if kills else None
+        unfound = kills and self._below is not None and not self._below.kill(action.id)
 
         def call() -> None:
+            if unfound and self._below is not None:
+                self._below.look_round()  # for the next one: this one's cgroup may lie where none was before
             done(self._carry_out(action, sent))
             self._after(action.id)
 
-        pool = self._kills if isinstance(action, KillContainer) else self._starts_and_stops
+        pool = self._kills if kills else self._starts_and_stops
         if not pool.submit(call):
             done(ActionDone(action.id, action.kind, "failed", "the supervisor is shutting down"))
 

@@ -100,6 +100,7 @@ class _HostConfig(Struct, rename="pascal"):
     runtime: Any = None
     auto_remove: bool = False
     port_bindings: Ports = None
+    cgroup_parent: str = ""
 
 
 class _NetworkSettings(Struct, rename="pascal"):

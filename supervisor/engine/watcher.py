@@ -81,9 +81,18 @@ class Watcher:
     """Posts what it sees, from threads of its own, until it is closed."""
 
     def __init__(
-        self, url: str, *, prefix: str, pace: Pace, on_connect: Callable[[Connection], None] = lambda _: None
+        self,
+        url: str,
+        *,
+        prefix: str,
+        pace: Pace,
+        on_connect: Callable[[Connection], None] = lambda _: None,
+        on_cgroup_parent: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``on_connect`` hears of every new connection, before anything is posted about it."""
+        """``on_connect`` hears of every new connection, before anything is posted about it; ``on_cgroup_parent`` of
+        every place for a container's cgroup that its maker chose.
+        """
+        self._on_cgroup_parent = on_cgroup_parent
         self._url, self._prefix, self._pace, self._on_connect = url, prefix, pace, on_connect
         self._pending = Pending(pace.pending_max)
         self._roster = Roster()
@@ -261,6 +270,8 @@ class Watcher:
         member = member_of(seen.labels, self._prefix)
         if not self._roster.matters(member) and container_id not in session.listed:
             return
+        if seen.host_config.cgroup_parent:
+            self._on_cgroup_parent(seen.host_config.cgroup_parent)
         now_ns = time.time_ns()
         container = to_container(seen, prefix=self._prefix, wall_ms=now_ns // 10**6)
         before = self._roster.known.get(container_id)

@@ -94,6 +94,7 @@ def test_the_status_has_host_version_engine_gpus_leases_queue_targets_and_proble
             status = (await it.get("/v1/status")).json()
             assert status.keys() == {
                 *("host", "version", "mode", "engine", "journal", "gpus", "leases", "queue", "targets", "problems"),
+                "enforcing",
             }
             assert (status["version"], status["engine"]["synced"]) == ("1.2.3", True)
             assert [one["id"] for one in status["leases"]] == [lease["id"]]

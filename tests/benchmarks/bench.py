@@ -135,11 +135,16 @@ class Bench:
 
     @contextlib.contextmanager
     def supervisor(
-        self, engine_url: str = "", *, prefix: str = "", data_dir: Path | None = None, wait: bool = True
+        self,
+        engine_url: str = "",
+        *flags: str,
+        prefix: str = "",
+        data_dir: Path | None = None,
+        wait: bool = True,
     ) -> Iterator[Supervisor]:
         """Run the real thing until the end of the block. ``wait``: until it is in sync with the engine."""
         data_dir = data_dir or self.place("data")
-        supervisor = Supervisor(data_dir, engine_url or self.engine_url, prefix or self.prefix)
+        supervisor = Supervisor(data_dir, engine_url or self.engine_url, prefix or self.prefix, *flags)
         try:
             if wait:
                 supervisor.until_synced()
@@ -254,11 +259,11 @@ class Program:
 class Supervisor:
     """One ``gpu-supervisor serve``."""
 
-    def __init__(self, data_dir: Path, engine_url: str, prefix: str) -> None:
+    def __init__(self, data_dir: Path, engine_url: str, prefix: str, *flags: str) -> None:
         ours = {key: value for key, value in os.environ.items() if not key.startswith("GPU_SUPERVISOR_")}
         command = [
             *(sys.executable, "-m", "supervisor.cli", "serve", "--port", "0", "--gpus", "sim:1x24576"),
-            *("--data-dir", str(data_dir), "--docker-host", engine_url),
+            *("--data-dir", str(data_dir), "--docker-host", engine_url, *flags),
         ]
         self.data_dir = data_dir
         self.program = Program(command, data_dir / "log", environment={**ours, "GPU_SUPERVISOR_LABEL_PREFIX": prefix})

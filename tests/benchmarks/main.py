@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.benchmarks import engine_rows, handover_rows, http_rows, journal_rows, scale_rows
+from tests.benchmarks import engine_rows, handover_rows, http_rows, journal_rows, scale_rows, tripwire_rows
 from tests.benchmarks.bench import FULL, QUICK, Bench
 from tests.benchmarks.machine import file_system, machine
 from tests.benchmarks.measure import Result
@@ -29,6 +29,7 @@ ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "warm": engine_rows.warm,
     "enforcement": engine_rows.enforcement,
     "burst": engine_rows.burst,
+    "tripwire": tripwire_rows.tripwire,
     "replay": journal_rows.replay,
     "status": scale_rows.status,
     "waiters": scale_rows.waiters,

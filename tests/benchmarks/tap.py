@@ -15,6 +15,8 @@ import socket
 import sys
 import time
 
+from tests.benchmarks.measure import observe_at_once
+
 START = re.compile(rb'\{"status":"start","id":"([0-9a-f]{64})"')
 KILL = re.compile(rb"POST [^ ]*/containers/([0-9a-f]{64})/kill")
 
@@ -76,6 +78,7 @@ class Tap:
 
 
 if __name__ == "__main__":
+    observe_at_once()
     tap = Tap(sys.argv[1], sys.argv[2:])
     print("ready", flush=True)
     tap.run()

@@ -118,6 +118,8 @@ processes_include_graphics = true
 allowed_hosts = ["gpu.lan", "box"]
 allow_remote = true
 label_prefix = "acme."
+cgroup_kill = "off"
+tripwire = true
 ttl_min = "1m"
 ttl_max = "2h"
 queue_max = 100
@@ -157,6 +159,8 @@ EVERY = Config(
     allowed_hosts=("gpu.lan", "box"),
     allow_remote=True,
     label_prefix="acme.",
+    cgroup_kill="off",
+    tripwire=True,
     ttl_min_ms=60_000,
     ttl_max_ms=7_200_000,
     queue_max=100,
@@ -204,6 +208,8 @@ EVERY_TEXT = {
     "allowed_hosts": "gpu.lan, box",
     "allow_remote": "yes",
     "label_prefix": "acme.",
+    "cgroup_kill": "off",
+    "tripwire": "true",
     "ttl_min": "1m",
     "ttl_max": "2h",
     "queue_max": "100",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import IMAGE
-from tests.contract.engines import Engine, Real, RealDaemon, Restartable, Simulated
+from tests.contract.engines import Deep, Engine, Real, RealBelow, RealDaemon, Restartable, Simulated
 from tests.simulation import daemon
 
 
@@ -17,6 +17,19 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
         yield Simulated()
         return
     real = Real(request.getfixturevalue("engine_url"), request.getfixturevalue("unique"), IMAGE)
+    yield real
+    real.close()
+
+
+@pytest.fixture(
+    params=["simulated", pytest.param("real", marks=[pytest.mark.engine, pytest.mark.root, pytest.mark.cgroup])]
+)
+def deep(request: pytest.FixtureRequest) -> Iterator[Deep]:
+    """An engine on a machine whose cgroups are ours to kill in."""
+    if request.param == "simulated":
+        yield Simulated()
+        return
+    real = RealBelow(request.getfixturevalue("engine_url"), request.getfixturevalue("unique"), IMAGE)
     yield real
     real.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import docker
@@ -15,9 +16,10 @@ import docker.errors
 import msgspec
 from msgspec import Struct
 
+from supervisor.cgroups.below import Below
 from supervisor.core.model import Container
 from supervisor.engine.inspect import Inspected, to_container
-from tests.conftest import PrivateEngine, until
+from tests.conftest import PrivateEngine, until, usable_trees
 from tests.simulation import daemon
 from tests.simulation.containers import ApiError, Behaviour, Done, Recipe
 from tests.simulation.engine import SimEngine, Stream
@@ -59,6 +61,16 @@ class Engine(Protocol):
     def inspect(self, id_: str) -> Container | None: ...
     def until(self, condition: Callable[[], T], what: str) -> T: ...
     def events(self, id_: str) -> list[str]: ...
+
+
+class Deep(Engine, Protocol):
+    """An engine whose containers can be killed through their cgroups."""
+
+    def kill_below(self, id_: str) -> None:
+        """Kill all in a container, and tell nobody."""
+
+    def start_tripped(self, id_: str) -> None:
+        """Start it, and kill what is in its cgroup as soon as there is anything."""
 
 
 class Restartable(Engine, Protocol):
@@ -138,6 +150,16 @@ class Simulated:
 
     def events(self, id_: str) -> list[str]:
         return [action for heard, action in self._heard if heard == id_]
+
+    def kill_below(self, id_: str) -> None:
+        self._engine.kill_cgroup(id_)
+
+    def start_tripped(self, id_: str) -> None:
+        self._engine.on_cgroup = lambda container: container.id == id_
+        try:
+            self.start(id_)
+        finally:
+            self._engine.on_cgroup = lambda _: False
 
     def go_down(self, how: daemon.How) -> None:
         daemon.go_down(self._engine, how)
@@ -225,6 +247,25 @@ class Real:
         filters = {"container": id_, "type": "container"}
         found = self._api.events(since=self._since, until=str(time.time() + 0.2), filters=filters, decode=True)
         return [event["Action"] for event in found if not event["Action"].startswith(NOISE)]
+
+
+class RealBelow(Real):
+    """A Docker Engine on this very machine."""
+
+    def __init__(self, url: str, name: str, image: str) -> None:
+        super().__init__(url, name, image)
+        self._below = Below(next(iter(usable_trees().values())))
+
+    def kill_below(self, id_: str) -> None:
+        self._below.places.search()
+        assert self._below.kill(id_)
+
+    def start_tripped(self, id_: str) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(self.start, id_)
+            while not self._below.kill(id_) and not call.done():
+                self._below.places.search()
+            call.result()
 
 
 class RealDaemon(Real):

@@ -34,13 +34,32 @@ def test_a_fresh_unleased_container_is_killed_even_before_its_fact_is_on_disk():
     ]
 
 
+def test_what_comes_back_while_its_kill_is_under_way_is_killed_again_and_the_last_answer_counts():
+    box = Box(A)
+    box.feed(StartHinted("a-main", "hint-1", 5))
+    assert box.take() == [KillContainer("a-main")]
+    box.start("a-main", started_wall_ms=4)
+    assert box.take() == [], "an inspect of the same run is no news"
+    box.exit("a-main", 137)  # to its restart policy a crash: the engine has not come to the kill yet
+
+    box.feed(StartHinted("a-main", "hint-2", 900))
+
+    assert box.take() == [KillContainer("a-main")]
+    box.done(KillContainer("a-main"))
+    box.advance(5)
+    assert box.take() == [], "the other one is under way"
+    box.done(KillContainer("a-main"))
+    box.advance(5)
+    assert box.take() == [KillContainer("a-main")], "both came back, and it runs"
+
+
 def test_a_start_event_of_a_known_container_is_judged_at_once():
     box = Box(A)
     box.feed(StartHinted("a-main", "hint-1", 5))
     assert box.take() == [KillContainer("a-main")]
     box.show("a-main", status="created")
     assert box.state.observed.containers["a-main"].runs, "an inspect from before the start does not undo it"
-    box.start("a-main")
+    box.start("a-main", started_wall_ms=4)
     box.exit("a-main", 137)
 
     assert len(refusals(box)) == 1

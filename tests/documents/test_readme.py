@@ -33,6 +33,8 @@ NOT_RUN = {
     "the image": "a build asks a registry for Python; tests/packaging builds and runs it without a network",
     "the proxies": "the same, and HAProxy's image; tests/packaging runs the supervisor behind both configurations",
     "a bare lease around a training script": "train.py is the reader's; tests/cli/test_acquire.py does the same",
+    "what readyz says of it": "it depends on the machine; tests/e2e/test_how_it_kills.py asks where it can be armed",
+    "the lines for root": "systemd reads them; tests/cgroups/test_ending.py kills with these two capabilities alone",
     "a scrape": "it is Prometheus's own configuration; tests/metrics reads the page as Prometheus does",
     "a hook": "its receiver is the reader's; tests/hooks reads it as settings, and delivers to real receivers",
     "gpurun around a training script": "the same; tests/gpurun runs it in a real shell and against a real supervisor",

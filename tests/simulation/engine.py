@@ -51,6 +51,7 @@ class SimEngine:
         self.ring: deque[Event] = deque(maxlen=RING)
         self.streams: list[Stream] = []
         self.backlog: list[tuple[Callable[[], object], Done]] = []
+        self.on_cgroup: Callable[[SimContainer], bool] = lambda _: False
         self.on_start: Callable[[SimContainer], object] = lambda _: None
         self.on_death: Callable[[SimContainer], object] = lambda _: None
         self.incarnation = 0
@@ -108,7 +109,7 @@ class SimEngine:
             container.manually_stopped = False
             container.backoff_ms = 0
             self.begin(container)
-            done(None)
+            done(None if container.alive else ApiError(500, container.error))
 
     def stop(self, id_: str, grace_s: int, done: Done) -> None:
         """Ask with SIGTERM, kill after the grace; ends a pause and a pending restart as well."""
@@ -238,7 +239,10 @@ class SimEngine:
     # ---- processes
 
     def begin(self, container: SimContainer) -> None:
-        """Start its process; the daemon says so once it runs."""
+        """Start its process; the daemon says so once it runs. Says nothing if it is killed before that."""
+        if self.on_cgroup(container):
+            self._start_failed(container)
+            return
         timeline = self.timeline
         container.status, container.alive, container.error, container.exit_code = "running", True, "", 0
         container.life += 1
@@ -252,6 +256,22 @@ class SimEngine:
             timeline.after(exits_after_ms, lambda: self._exit_by_itself(container, life))
         self.on_start(container)
         self.emit(container, "start")
+
+    def _start_failed(self, container: SimContainer) -> None:
+        """Whoever asked is answered an error; no event tells, and no restart policy tries it again.
+
+        An exit code that it had it keeps (moby daemon/start.go, ``containerStart``).
+        """
+        container.status = "exited" if container.run else "created"
+        container.error, container.exit_code = "the runtime's own process was killed", container.exit_code or 128
+        if container.recipe.auto_remove:
+            self.destroy(container)
+
+    def kill_cgroup(self, id_: str) -> None:
+        """Kill a container's processes without a word to the daemon, which takes it for a crash."""
+        container = self.containers.get(id_)
+        if container is not None and container.alive:
+            self._obey(container, 137)
 
     def _exit_by_itself(self, container: SimContainer, life: int) -> None:
         if container.life != life:

@@ -7,7 +7,7 @@ the process is stopped (SIGSTOP). Everything ends with ``end``: a call that is u
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,12 +23,14 @@ from supervisor.core.inputs import (
     Request,
     SignalSent,
     Started,
+    StartPrevented,
     Tick,
     VramRead,
 )
 from supervisor.core.model import Now
-from supervisor.core.replies import Action, Granted, Reply, SignalProcess, StartContainer, StopContainer
+from supervisor.core.replies import Action, Granted, KillContainer, Reply, SignalProcess, StartContainer, StopContainer
 from supervisor.core.state import Settings
+from supervisor.core.tripwire import verdict
 from supervisor.kernel import Kernel
 from tests.simulation.containers import ApiError, Done
 from tests.simulation.disk import Disk
@@ -81,13 +83,17 @@ class Observer(Protocol):
     def stepped(self, now: Now, item: Input) -> None: ...
     def synced(self, facts: list[AnyFact]) -> None: ...
     def acting(self, now: Now, action: Action) -> None: ...
+    def tripping(self, now: Now, container_id: str) -> None: ...
     def signalling(self, now: Now, signal: SignalProcess) -> None: ...
     def signalled(self, sent: SignalSent) -> None: ...
     def replying(self, now: Now, reply: Reply) -> None: ...
 
 
 class Box(Struct, eq=False):
-    """What one life finds and leaves: the machine around the process."""
+    """What one life finds and leaves: the machine around the process.
+
+    ``below``: containers can be killed through their cgroups. ``tripwire``: it is armed.
+    """
 
     timeline: Timeline
     rng: random.Random
@@ -98,6 +104,8 @@ class Box(Struct, eq=False):
     settings: Settings
     noise: Noise
     trouble: Trouble
+    below: bool = False
+    tripwire: bool = False
 
 
 class Incarnation:
@@ -110,6 +118,7 @@ class Incarnation:
         self.watcher = Watcher(box.timeline, box.engine, box.rng, box.noise, self.post)
         self.waiting: dict[int, Waiting] = {}
         self.calls: dict[str, Action] = {}
+        self._under_way: Counter[str] = Counter()
         self.troubled_until_ms: dict[str, int] = {}
         self.ended = self.stopped = self.catching_up = False
         self.pauses = 0
@@ -169,7 +178,9 @@ class Incarnation:
         seq = self.kernel.state.durable.fact_seq
         self.observer.stepping(now, item)
         if isinstance(item, ActionDone):
-            del self.calls[item.container_id]
+            self._under_way[item.container_id] -= 1
+            if not self._under_way[item.container_id]:
+                del self.calls[item.container_id]
         self.kernel.feed(now, item)
         facts: list[AnyFact] = []
         for number, fact in reversed(self.kernel.recent):
@@ -303,11 +314,26 @@ class Incarnation:
         else:
             waiting.resume(reply)
 
+    # ---- the tripwire
+
+    def cgroup_made(self, container_id: str) -> bool:
+        """Judge a container that somebody starts (``supervisor/cgroups/tripwire.py``). True: it was killed."""
+        if self.ended or self.stopped:
+            return False
+        if verdict(self.kernel.state, container_id, self.kernel.unwritten()) != "refuse":
+            return False
+        self.observer.tripping(self.clock.now(), container_id)
+        self.post(StartPrevented(container_id))
+        return True
+
     # ---- calls
 
     def _perform(self, action: Action) -> None:
         box = self.box
         self.calls[action.id] = action
+        self._under_way[action.id] += 1
+        if box.below and isinstance(action, KillContainer):
+            box.engine.kill_cgroup(action.id)
         answered = False
 
         def done(outcome: Outcome, message: str = "") -> None:

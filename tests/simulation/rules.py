@@ -415,6 +415,23 @@ class Rules:
             require(verdict != "yes", "a stop leaves after the end of the right to run is on disk")
             require(shown.status in RUNNING, "only what runs is stopped")
 
+    def tripping(self, container_id: str) -> None:
+        """A container is killed before it runs: on top of what holds for every kill, nobody waits for it to start."""
+        assert self.life is not None
+        shown = self.life.kernel.state.observed.containers.get(container_id)
+        require(shown is not None, "the tripwire hits only what was seen, with a target of its own")
+        assert shown is not None
+        require(
+            self.box.engine.containers[container_id].target == shown.target, "its target is read from its own labels"
+        )
+        require(self.box.settings.mode == "stop", "the tripwire hits nothing in the other modes")
+        ours = isinstance(self.life.calls.get(container_id), StartContainer)
+        require(not ours, "the tripwire hits nothing that the supervisor itself is starting")
+        verdict = self.decided.may_run(shown.target or "", shown.project)
+        require(verdict != "yes", "nothing that has the right to run is kept from it")
+        verdict = self.on_disk.may_run(shown.target or "", shown.project)
+        require(verdict != "yes", "nothing whose right to run is written is kept from it, though its end is decided")
+
     def _check_intruders(self, started: Container, starting: list[Held]) -> None:
         """Between "room verified" and "ready" nothing else may load: a start waits until what is known to is gone."""
         assert self.life is not None

@@ -30,9 +30,11 @@ from supervisor.core import (
     state,
     step,
     targets,
+    tripwire,
 )
 from supervisor.core.facts import LeaseGranted, LeaseRetimed, TicketKept
 from tests.journal.memory_disk import MemoryDisk
+from tests.simulation import incarnation
 from tests.simulation.ledger import Violation
 from tests.simulation.world import World
 
@@ -302,6 +304,27 @@ def held_back_answer_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kernel.Kernel, "_recall", lambda self, gone: gone)
 
 
+def tripwire_hits_who_may_run(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(tripwire, "right_to_run", lambda *_: targets.Right(may_run=False))
+
+
+def tripwire_hits_who_is_unknown(patch: pytest.MonkeyPatch) -> None:
+    honest = incarnation.verdict
+    patch.setattr(incarnation, "verdict", lambda *asked: honest(*asked).replace("unknown", "refuse"))
+
+
+def tripwire_hits_starts_of_ours(patch: pytest.MonkeyPatch) -> None:
+    def verdict(state: Any, container_id: str, *_: object) -> str:
+        container = state.observed.containers.get(container_id)
+        return "leave" if container is None or targets.right_to_run(state, container).may_run else "refuse"
+
+    patch.setattr(incarnation, "verdict", verdict)
+
+
+def tripwire_takes_an_end_for_written(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kernel.Kernel, "unwritten", lambda _: [])
+
+
 def journal_forgets_to_sync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryDisk, "sync", lambda *_: None)
 
@@ -348,6 +371,10 @@ PLANTED: tuple[Plant, ...] = (
     one_holder_too_many,
     smaller_ones_first,
     foreign_use_overlooked,
+    tripwire_hits_who_may_run,
+    tripwire_hits_who_is_unknown,
+    tripwire_hits_starts_of_ours,
+    tripwire_takes_an_end_for_written,
 )
 
 

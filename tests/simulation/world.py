@@ -35,6 +35,8 @@ HEAL_MS = 240_000
 TRACE = 40
 #: The share of histories that are written into the real journal, on a file system in memory.
 REAL_JOURNAL = 0.15
+#: In so many of all histories kills go through the cgroup as well, and in so many the tripwire is armed too.
+WITH_CGROUPS, WITH_TRIPWIRE = 0.5, 0.3
 #: The share of histories in which bare leases are tied to processes, and the processes on the GPUs are looked at.
 WITH_PROCESSES = 0.35
 
@@ -76,11 +78,14 @@ class World:
             noise=Noise(),
             trouble=Trouble(),
         )
+        depth = random.Random(f"below the engine of {seed}").random()
+        self.box.below, self.box.tripwire = depth < WITH_CGROUPS, depth < WITH_TRIPWIRE
         if self.processes.enabled:
             self.box.settings = processes.settings(luck, self.box.settings)
         self.processes.on_end = self._tied_process_ended
         self.rules = Rules(self.box)
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=trace)
+        engine.on_cgroup = self._cgroup_made
         engine.on_start = self._process_started
         engine.on_death = self._process_died
         self.where: dict[str | None, tuple[str, ...]] = {}
@@ -246,6 +251,10 @@ class World:
         self.trace.append((now.at_ms, "  action", action))
         self.rules.acting(now, action)
 
+    def tripping(self, now: Now, container_id: str) -> None:
+        self.trace.append((now.at_ms, "  trips", container_id))
+        self.rules.tripping(container_id)
+
     def signalling(self, now: Now, signal: SignalProcess) -> None:
         self.trace.append((now.at_ms, "  signal", signal))
         self.rules.signalling(now, signal)
@@ -256,6 +265,9 @@ class World:
     def replying(self, now: Now, reply: Reply) -> None:
         self.trace.append((now.at_ms, "  reply", reply))
         self.rules.replying(now, reply)
+
+    def _cgroup_made(self, container: Any) -> bool:
+        return self.box.tripwire and self.life is not None and self.life.cgroup_made(container.id)
 
     def _tied_process_ended(self, process: SimProcess) -> None:
         self.note("ended", process.tie)

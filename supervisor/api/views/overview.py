@@ -11,7 +11,7 @@ from supervisor.api.views.kept import Kept
 from supervisor.api.views.leases import lease_view
 from supervisor.api.views.targets import stray
 from supervisor.core import policy
-from supervisor.core.model import Now
+from supervisor.core.model import Enforcing, Now
 from supervisor.core.state import State
 from supervisor.core.usage import closed
 
@@ -29,6 +29,7 @@ def overview(state: State, now: Now, version: str, kept: Kept) -> StatusView:
         queue=cast(tuple[QueueEntry, ...], kept.queue(state, now)),
         targets=cast(tuple[TargetBrief, ...], kept.targets(state)),
         problems=stray(state),
+        enforcing=state.observed.enforcing,
     )
 
 
@@ -57,6 +58,7 @@ def readiness(state: State, now: Now) -> Readiness:
         engine=_engine_line(state, now),
         journal=f"{journal.state}: {journal.detail}" if journal.detail else journal.state,
         gpus=_gpus_line(state),
+        enforcing=_enforcing_line(state.observed.enforcing),
     )
 
 
@@ -64,6 +66,15 @@ def _engine_line(state: State, now: Now) -> str:
     engine = engine_view(state, now)
     age = f", last contact {engine.contact_age_seconds:.1f} s ago" if engine.contact_age_seconds is not None else ""
     return f"in sync{age}" if engine.synced else f"not in sync: {engine.reason}{age}"
+
+
+def _enforcing_line(enforcing: Enforcing) -> str:
+    through = "the cgroup, and the engine" if enforcing.kills == "cgroup" else "the engine"
+    parts = {
+        f"kills through {through}": enforcing.kills_detail,
+        f"tripwire {enforcing.tripwire}": enforcing.tripwire_detail,
+    }
+    return "; ".join(f"{what} ({why})" if why else what for what, why in parts.items())
 
 
 def _gpus_line(state: State) -> str:
