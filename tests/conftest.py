@@ -125,7 +125,7 @@ def on_an_engine(item: pytest.Item) -> bool:
 
 
 #: Folders whose tests on the shared engine wait for people's things most of the time: they go beside all the others.
-BESIDE = {"cli", "client", "gpurun", "web"}
+BESIDE = {"benchmarks", "cli", "client", "documents", "gpurun", "web"}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -212,9 +212,10 @@ def _loaded_at_ms(fact: LeaseGranted, before: Lease | Resident | None) -> int:
 
 def _enter(state: State, lease_id: str, phase: Phase, at_ms: int) -> None:
     """All holders of a target enter a phase together."""
-    target = state.durable.leases[lease_id].target
-    for id_ in [lease_id] if target is None else list(state.leases_by_target[target]):
-        _enter_one(state, state.durable.leases[id_], phase, at_ms)
+    leases = state.durable.leases
+    target = leases[lease_id].terms.target
+    for id_ in (lease_id,) if target is None else tuple(state.leases_by_target[target]):
+        _enter_one(state, leases[id_], phase, at_ms)
 
 
 def _enter_one(state: State, lease: Lease, phase: Phase, at_ms: int) -> None:

@@ -380,12 +380,15 @@ class State:
 
     def unindex_lease(self, lease: Lease) -> None:
         if lease.target is not None:
-            holders = self.leases_by_target[lease.target]
-            del holders[lease.id]
-            if not holders:
-                del self.leases_by_target[lease.target]
+            self._drop_holder(lease.target, lease.id)
         _count(self.held_by, lease.terms.caller, -1)
         self._forget_token(lease)
+
+    def _drop_holder(self, target: str, lease_id: str) -> None:
+        holders = self.leases_by_target[target]
+        del holders[lease_id]
+        if not holders:
+            del self.leases_by_target[target]
 
     def _forget_token(self, held: Ticket | Lease) -> None:
         self.ids_by_token.pop(held.token_hash, None)
@@ -463,8 +466,8 @@ def _count(counts: Counter[str], caller: str, change: int) -> None:
 
 
 class Replaying(State):
-    """A state that facts are replayed into. The queue and its indexes are of no use before the last fact: most of its
-    tickets have ended by then, and sorting each of them in and out takes half the time.
+    """A state that facts are replayed into. The queue and most indexes are of no use before the last fact: most tickets
+    and leases have ended by then, and sorting each of them in and out takes half the time.
     """
 
     def index_ticket(self, ticket: Ticket) -> None:
@@ -472,3 +475,12 @@ class Replaying(State):
 
     def unindex_ticket(self, ticket: Ticket) -> None:
         """It was not indexed."""
+
+    def index_lease(self, lease: Lease) -> None:
+        """Only what facts about a target's other holders are applied by."""
+        if lease.terms.target is not None:
+            self.leases_by_target.setdefault(lease.terms.target, {})[lease.id] = None
+
+    def unindex_lease(self, lease: Lease) -> None:
+        if lease.terms.target is not None:
+            self._drop_holder(lease.terms.target, lease.id)

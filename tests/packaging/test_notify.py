@@ -146,18 +146,17 @@ def test_beats_come_in_less_than_half_of_the_period(manager: Manager, make_servi
     assert gaps[len(gaps) // 2] < PERIOD_S / 2
 
 
-#: On SIGUSR1 the owner of the state waits for what never comes, and everything else in the process lives on.
+#: From SIGUSR1 on the owner of the state has no turn any more, and everything else in the process lives on.
 STUCK = """
-import asyncio, signal, sys
+import signal, sys
 from supervisor.cli import main
 from supervisor.pump import Pump
 told_to = []
-sleep = Pump._sleep
-async def stuck(self):
-    await sleep(self)
-    if told_to:
-        await asyncio.Event().wait()
-Pump._sleep = stuck
+turn = Pump._take_turn
+def stuck(self):
+    if not told_to:
+        turn(self)
+Pump._take_turn = stuck
 signal.signal(signal.SIGUSR1, lambda *_: told_to.append(1))
 sys.exit(main())
 """

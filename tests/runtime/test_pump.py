@@ -218,6 +218,58 @@ def test_the_log_is_told_few_facts_at_a_time_so_that_it_holds_up_nothing(monkeyp
     run(story)
 
 
+def test_a_renewal_is_answered_where_it_is_asked_for_and_waits_for_nobody():
+    async def story() -> None:
+        async with rig() as box:
+            await box.acquire(None)
+            box.disk.open.clear()
+            waiting = box.acquire(None, on_busy="ticket")
+            await asyncio.sleep(0)
+            asking = box.pump.ask(Renew(99, "t1"))
+            with pytest.raises(StopIteration) as told:
+                asking.send(None)
+            assert isinstance(told.value.value, Renewed)
+            assert not waiting.done()
+            box.disk.open.set()
+            await waiting
+
+    run(story)
+
+
+def test_who_asks_first_has_a_turn_at_once_and_those_of_the_same_round_have_one_together(monkeypatch):
+    turns = []
+    turn = Pump._turn
+    monkeypatch.setattr(Pump, "_turn", lambda pump: turns.append(len(pump._inbox)) or turn(pump))
+
+    async def story() -> None:
+        async with rig() as box:
+            await until(lambda: box.disk.facts and box.told == box.disk.facts)
+            turns.clear()
+            tickets = [box.acquire(None, on_busy="ticket") for _ in range(9)]
+            await asyncio.sleep(0)
+            assert turns == [1], "the first one does not wait for the others"
+            await asyncio.gather(*tickets)
+            assert [size for size in turns if size] == [1, 8]
+
+    run(story)
+
+
+def test_what_goes_wrong_in_a_turn_ends_the_owner_and_not_who_asked(monkeypatch):
+    async def story() -> None:
+        box = Rig()
+        owner = asyncio.ensure_future(box.pump.run(Started("boot", 0, "v", first=False)))
+        box.engine.watch(box.pump.post)
+        await until(lambda: box.pump.kernel.state.observed.synced and box.pump.kernel.rests)
+        monkeypatch.setattr(box.pump.kernel, "take_batch", lambda: 1 / 0)
+        asked = box.acquire(None)
+        with pytest.raises(ZeroDivisionError):
+            await owner
+        assert not asked.done()
+        asked.cancel()
+
+    run(story)
+
+
 def test_who_is_granted_the_gpu_hears_of_it_before_who_gave_it_back():
     async def story() -> None:
         async with rig() as box:
