@@ -60,6 +60,16 @@ class BelowPort(Protocol):
         """Find out where the containers that run have their cgroups. Blocks for milliseconds."""
 
 
+class UrgencyPort(Protocol):
+    """Goes before others for a processor while it counts. May be used from any thread; never raises."""
+
+    def listen(self) -> None:
+        """Say that this thread hears first of what starts."""
+
+    def hurry(self) -> None:
+        """Say that something starts just now, which may have to be killed."""
+
+
 class Desk(Protocol):
     """What the API needs of the supervisor. All coroutines belong to the event loop that owns the state."""
 

@@ -126,7 +126,12 @@ async def _run(config: Config, journal: Journal) -> int:
     state = replay(core_settings(config), journal.snapshot, journal.replay())
     clock = Clock(state.durable, read_boot_id())
     below, enforcing = _way_below(config)
-    engine = Engine(config.docker_host, config.docker_write_host, prefix=config.label_prefix, below=below)
+    urgency = Urgency()
+    if below is not None:
+        enforcing = _be_ready(urgency, enforcing)
+    engine = Engine(
+        config.docker_host, config.docker_write_host, prefix=config.label_prefix, below=below, urgency=urgency
+    )
     kernel = Kernel(state)
     metrics = Metrics(kernel, clock.now, __version__)
     hooks = Hooks(config.hooks, metrics.counts, platform.node())
@@ -141,7 +146,7 @@ async def _run(config: Config, journal: Journal) -> int:
         metrics.told(seq, fact)
 
     pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
-    tripwire, enforcing = _tripwire(config, below, pump, enforcing)
+    tripwire, enforcing = _tripwire(config, below, pump, urgency, enforcing)
     pump.post(EnforcingChanged(enforcing))
     if not config.gpus.simulated:  # the pids of simulated processes are nobody's
         _watch_processes(pump, config)
@@ -202,9 +207,6 @@ async def _run(config: Config, journal: Journal) -> int:
     if own_id is not None:
         log.info("running in the container %s", own_id[:12])
     timed.watch(pump.post if own_id is None else sparing(own_id, pump.post))
-    urgency = Urgency()
-    if below is not None:
-        pump.post(EnforcingChanged(_hurry(urgency, enforcing)))
     try:
         await _first_of(owner, web, stop.wait())
         if owner.done():
@@ -238,7 +240,7 @@ def _way_below(config: Config) -> tuple[Below | None, Enforcing]:
     return None, Enforcing("engine", detail)
 
 
-def _hurry(urgency: Urgency, enforcing: Enforcing) -> Enforcing:
+def _be_ready(urgency: Urgency, enforcing: Enforcing) -> Enforcing:
     """Kill before whatever else wants a processor where the kernel lets us, and say whether it does."""
     reason = urgency.start()
     log.info("kills %s", f"wait for a processor like everybody's work: {reason}" if reason else "wait for no processor")
@@ -247,14 +249,14 @@ def _hurry(urgency: Urgency, enforcing: Enforcing) -> Enforcing:
 
 
 def _tripwire(
-    config: Config, below: Below | None, pump: Pump, enforcing: Enforcing
+    config: Config, below: Below | None, pump: Pump, urgency: Urgency, enforcing: Enforcing
 ) -> tuple[Tripwire | None, Enforcing]:
     """Arm the tripwire where it is asked for and can be, and say where it cannot."""
     if not config.tripwire:
         return None, enforcing
     reason = f"nothing can be killed through its cgroup: {enforcing.kills_detail}"
     if below is not None:
-        tripwire = Tripwire(below, pump.judge, pump.prevented)
+        tripwire = Tripwire(below, pump.judge, pump.prevented, urgency.hurry)
         try:
             tripwire.start()
         except OSError as error:

@@ -49,8 +49,15 @@ class _Coming(Struct):
 class Tripwire:
     """Belongs to the loop that owns the state; nothing but ``learned`` may be called from another thread."""
 
-    def __init__(self, below: Below, judge: Callable[[str], Verdict], hit: Callable[[str], None]) -> None:
-        """``hit`` is told of every container that was killed, once, right after."""
+    def __init__(
+        self,
+        below: Below,
+        judge: Callable[[str], Verdict],
+        hit: Callable[[str], None],
+        hurry: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``hit`` is told of every container that was killed, once, right after; ``hurry`` that some are coming."""
+        self._hurry = hurry
         self._below, self._judge, self._hit = below, judge, hit
         self._loop = asyncio.get_running_loop()
         self._inotify: INotify | None = None
@@ -144,6 +151,8 @@ class Tripwire:
             self._disarm("")
             self._bearing(self._arm)
         self._look()
+        if self._coming:
+            self._hurry()
 
     def _made(self, folder: str, name: str) -> None:
         id_ = id_in(name)

@@ -18,7 +18,7 @@ from supervisor.engine.errors import EngineError
 from supervisor.engine.logs import last_lines
 from supervisor.engine.pool import Pool
 from supervisor.engine.watcher import Pace, Watcher
-from supervisor.ports import BelowPort, Post
+from supervisor.ports import BelowPort, Post, UrgencyPort
 
 __all__ = ["Engine", "Pace", "ENDPOINTS", "READ_ENDPOINTS", "WRITE_ENDPOINTS"]
 
@@ -39,8 +39,11 @@ class Engine:
         prefix: str = "gpu.",
         pace: Pace | None = None,
         below: BelowPort | None = None,
+        urgency: UrgencyPort | None = None,
     ) -> None:
-        """``below``: where there is a way to kill that does not go through the engine, a kill goes that way first."""
+        """``below``: where there is a way to kill that does not go through the engine, a kill goes that way first.
+        ``urgency`` hears of what starts.
+        """
         self._url = read_url
         self._connection: Connection | None = None
         self._watcher = Watcher(
@@ -49,6 +52,7 @@ class Engine:
             pace=pace or Pace(),
             on_connect=self._connected,
             on_cgroup_parent=below.learn if below is not None else lambda _: None,
+            urgency=urgency,
         )
         self._calls = Calls(write_url or read_url, after=self._watcher.look_again, below=below)
         self._readers = Pool("engine-logs", 4)

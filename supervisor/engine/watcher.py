@@ -45,6 +45,7 @@ from supervisor.engine.inspect import Inspected, Listed, labelled, to_container
 from supervisor.engine.newcomers import Newcomers
 from supervisor.engine.pending import LIST, Pending
 from supervisor.engine.roster import Known, Roster, bystanders, member_of, worth_inspecting
+from supervisor.ports import UrgencyPort
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +89,12 @@ class Watcher:
         pace: Pace,
         on_connect: Callable[[Connection], None] = lambda _: None,
         on_cgroup_parent: Callable[[str], None] = lambda _: None,
+        urgency: UrgencyPort | None = None,
     ) -> None:
         """``on_connect`` hears of every new connection, before anything is posted about it; ``on_cgroup_parent`` of
-        every place for a container's cgroup that its maker chose.
+        every place for a container's cgroup that its maker chose; ``urgency`` of every start.
         """
+        self._urgency = urgency
         self._on_cgroup_parent = on_cgroup_parent
         self._url, self._prefix, self._pace, self._on_connect = url, prefix, pace, on_connect
         self._pending = Pending(pace.pending_max)
@@ -133,6 +136,8 @@ class Watcher:
     # ---- the connection and its stream
 
     def _stay_connected(self) -> None:
+        if self._urgency is not None:
+            self._urgency.listen()
         while not self._closed.is_set():
             try:
                 self._follow(Connection(self._url))
@@ -186,6 +191,8 @@ class Watcher:
         # are one and the same; were they not, a hint would only come late or twice.
         if event.action == "start" and known and known.container.target and event.at_ns > known.answered_ns:
             self._post(StartHinted(event.id, run=f"event {event.at_ns}", wall_ms=event.at_ns // 10**6))
+            if self._urgency is not None:
+                self._urgency.hurry()
         self._pending.hint(event.id)
 
     def _concerns_us(self, event: EventHint) -> bool:

@@ -28,6 +28,8 @@ async def main():
     threading.Thread(target=enough.wait).start()
     urgent = urgency.Urgency()
     print(urgent.start() or policies())
+    urgent.hurry()
+    print(policies())
     try:
         await story(urgent)
     finally:
@@ -46,13 +48,45 @@ def told(story: str, *before: str) -> list[str]:
 
 
 @pytest.mark.realtime
-def test_all_threads_go_before_others_those_that_come_later_too_until_the_end():
+def test_from_a_start_on_all_threads_go_before_others_for_a_while_those_that_come_later_too():
     story = """
 later = threading.Thread(target=lambda: print(os.sched_getscheduler(0)))
 later.start()
 later.join()
+urgency.HASTE_S = 0.01
+urgent.hurry()
+await until(lambda: policies() == "0")
+print(policies())
+urgent.hurry()
 """
-    assert told(story) == [RR, RR, ORDINARY]
+    assert told(story) == [ORDINARY, RR, RR, ORDINARY, ORDINARY]
+
+
+@pytest.mark.realtime
+def test_each_start_begins_that_while_anew():
+    story = """
+urgency.HASTE_S = 0.05
+began = time.monotonic()
+await until(lambda: urgent.hurry() or time.monotonic() - began > 0.2)
+print(policies())
+await until(lambda: policies() == "0")
+"""
+    assert told(story) == [ORDINARY, RR, RR, ORDINARY]
+
+
+@pytest.mark.realtime
+def test_who_hears_of_starts_always_goes_before_others():
+    story = """
+urgency.HASTE_S = 0.01
+over = threading.Event()
+listening = threading.Thread(target=lambda: (urgent.listen(), over.wait(10)))
+listening.start()
+await until(lambda: policies() == "0 2")
+print(os.sched_getscheduler(listening.native_id))
+over.set()
+listening.join()
+"""
+    assert told(story) == [ORDINARY, RR, RR, ORDINARY]
 
 
 @pytest.mark.realtime
@@ -63,10 +97,12 @@ for _ in range(2):
     began = time.monotonic()
     while os.sched_getscheduler(0) and time.monotonic() - began < 10:
         pass
+    urgent.hurry()
     print(policies())
-    await until(lambda: policies() == "2")
+    await until(urgent._may)
+    urgent.hurry()
 """
-    assert told(story) == [RR, ORDINARY, ORDINARY, ORDINARY]
+    assert told(story) == [ORDINARY, RR, ORDINARY, ORDINARY, ORDINARY]
 
 
 @pytest.mark.realtime
@@ -78,25 +114,24 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as
     print(os.sched_getscheduler(child.pid))
     child.stdin.close()
 """
-    assert told(story) == [RR, ORDINARY, ORDINARY]
+    assert told(story) == [ORDINARY, RR, ORDINARY, ORDINARY]
 
 
 def test_without_the_right_to_it_all_stays_as_it_was():
     few = ["setpriv", "--bounding-set", "-sys_nice", "--inh-caps", "-all"]
 
-    assert told("pass", *few) == ["Operation not permitted (it takes CAP_SYS_NICE)", ORDINARY]
+    assert told("pass", *few) == ["Operation not permitted (it takes CAP_SYS_NICE)", ORDINARY, ORDINARY]
 
 
 def test_without_a_limit_that_guards_others_nobody_goes_before_them():
     said = told("pass", "prlimit", "--rttime=100000:100000")
 
     assert said[0].startswith("without a limit on it that would not be safe: ")
-    assert said[1] == ORDINARY
+    assert said[1:] == [ORDINARY, ORDINARY]
 
 
 @pytest.mark.realtime
 def test_whoever_chose_a_policy_for_it_keeps_it():
     said = told("pass", "chrt", "--batch", "0")
 
-    assert said[0] == "whoever started it has chosen how it is scheduled"
-    assert said[1] == "3"
+    assert said == ["whoever started it has chosen how it is scheduled", "3", "3"]
