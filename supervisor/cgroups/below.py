@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from supervisor.cgroups.ending import end_all, thaw_doomed
+from supervisor.cgroups.ending import GONE, end_all, thaw_doomed
 from supervisor.cgroups.places import DRIVERS, Driver, Places
 from supervisor.cgroups.trees import Tree, mounted_trees
 from supervisor.gpu.proc_files import sees_host
@@ -54,10 +54,9 @@ class Below:
             return False
         try:
             return end_all(self.tree, cgroup)
-        except FileNotFoundError:
-            return False  # It went by itself.
         except OSError as error:
-            log.warning("container %s was not killed through its cgroup: %s", container_id[:12], error)
+            if error.errno not in GONE:  # else it went by itself
+                log.warning("container %s was not killed through its cgroup: %s", container_id[:12], error)
             return False
 
     def learn(self, cgroup_parent: str) -> None:

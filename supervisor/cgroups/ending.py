@@ -10,6 +10,7 @@ which took 75 ms at p99 in a burst of starts.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Collection, Iterator
@@ -19,6 +20,8 @@ from pathlib import Path
 from supervisor.cgroups.trees import Tree
 from supervisor.gpu.proc_files import ProcessFiles
 
+#: What a cgroup that was removed answers: there is no such file in it, or its open files have nothing behind them.
+GONE = frozenset({errno.ENOENT, errno.ENODEV})
 #: A fork bomb is frozen by then, or the engine's own kill has to finish it.
 ROUNDS = 8
 #: This may be the thread that owns the state: what has more processes waits for the engine's kill.
@@ -29,7 +32,7 @@ def end_all(tree: Tree, cgroup: Path) -> bool:
     """Send SIGKILL to all in ``cgroup``. Returns whether there was anything to be killed, and we are not in it.
 
     Raises:
-        OSError: the kernel does not let us, or the cgroup has gone (``FileNotFoundError``; ``ENODEV`` from its files).
+        OSError: the kernel does not let us, or the cgroup has gone (``GONE``).
     """
     # Each path that is looked up waits for whoever makes a cgroup at that moment: one, and all else from there.
     with _opened(cgroup) as folder:
@@ -38,13 +41,19 @@ def end_all(tree: Tree, cgroup: Path) -> bool:
             return False
         if tree.version == 2:
             _write("cgroup.kill", b"1", folder)
-        else:
-            _end_each(folder, pids)
-        return True
+            return True
+        doomed = _end_those(folder, pids)
+        try:
+            _end_rest(folder, doomed)
+        except OSError as error:
+            # The last of them is gone already, and the engine was quick to remove the cgroup.
+            if not doomed or error.errno not in GONE:
+                raise
+        return bool(doomed)
 
 
-def _end_each(folder: int, pids: list[int]) -> None:
-    doomed = _end_those(folder, pids)
+def _end_rest(folder: int, doomed: set[int]) -> None:
+    """Kill what the doomed ones have forked since."""
     frozen = _read("freezer.self_freezing", folder).strip() == b"1"  # it was paused
     try:
         for _ in range(ROUNDS):

@@ -10,7 +10,7 @@ from supervisor.core.facts import AnyFact, LeaseEnded, LeaseGranted, RoomVerifie
 from supervisor.core.model import Terms
 from supervisor.journal.frame import Chain, encode_record
 from supervisor.journal.journal import ENCODER
-from tests.benchmarks import peers
+from tests.benchmarks import decide, peers
 from tests.benchmarks.bench import Bench, Supervisor
 from tests.benchmarks.measure import Figures, Result, at_least, at_most, percentile
 from tests.benchmarks.wire import Line, Load, address_of, load, request
@@ -18,6 +18,8 @@ from tests.benchmarks.wire import Line, Load, address_of, load, request
 OURS, FLOOR, ETCD, REDIS = "supervisor", "floor", "etcd", "redis"
 #: What it costs to let nothing wait for the disk but who must.
 BEHIND = "the floor with its sync in a thread"
+#: What no faster route, disk or log could be faster than.
+DECIDED = "decided and encoded, without a route"
 
 ASK = request("POST", "/v1/lease", {"owner": "bench"})
 ASK_OR_QUEUE = request("POST", "/v1/lease", {"owner": "bench", "queue": True})
@@ -156,6 +158,7 @@ def durable(bench: Bench) -> list[Result]:
     sides: dict[str, Callable[[], float]] = {
         OURS: lambda: load(ours.url, [ASK_OR_QUEUE, GIVE_BACK], connections=64, seconds=seconds).rate,
         FLOOR: lambda: load(bench.web, bare, connections=64, seconds=seconds).rate,
+        DECIDED: lambda: decide.rate(64, seconds),
     }
     if etcd is not None:
         sides[ETCD] = lambda: load(etcd, peers.take_and_give(), connections=64, seconds=seconds).rate

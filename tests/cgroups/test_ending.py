@@ -6,11 +6,12 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
+from supervisor.cgroups import ending
 from supervisor.cgroups.below import TRIAL_NAME, Below, find_below, trial
 from supervisor.cgroups.ending import end_all, thaw_doomed
 from supervisor.cgroups.places import DRIVERS, Driver
@@ -73,6 +74,23 @@ def test_a_process_that_forks_without_end_dies_with_all_its_children(tree: Tree,
         assert end_all(tree, cgroup)
 
         until(lambda: count(cgroup) == 0, what="the end of all of them")
+
+
+def test_a_cgroup_that_is_removed_while_its_last_ones_die_was_ended_all_the_same(
+    tree: Tree, cgroup: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An engine is quick to remove the cgroup of a container that has ended."""
+    end_those = ending._end_those
+
+    def and_it_is_gone(folder: int, pids: Collection[int]) -> set[int]:
+        doomed = end_those(folder, pids)
+        one.wait(5)
+        cgroup.rmdir()
+        return doomed
+
+    monkeypatch.setattr(ending, "_end_those", and_it_is_gone)
+    with inmate(cgroup) as one:
+        assert end_all(tree, cgroup)
 
 
 def test_below_kills_by_the_full_id_and_nothing_that_it_does_not_find(tree: Tree, cgroup: Path):
