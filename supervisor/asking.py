@@ -128,6 +128,10 @@ class Problem(Struct, frozen=True):
     context: dict[str, Any] = {}
 
 
+#: Made before there are threads: see ``engine.connection.decode``.
+_PROBLEM = msgspec.json.Decoder(Problem)
+
+
 def is_answer(response: httpx.Response) -> bool:
     return response.is_success and "json" in response.headers.get("content-type", "")
 
@@ -135,7 +139,7 @@ def is_answer(response: httpx.Response) -> bool:
 def read_problem(address: Address, response: httpx.Response) -> Problem | Silence:
     """Return what an answer says that is not a good one; something that is no supervisor may have sent it."""
     try:
-        problem = msgspec.json.decode(response.content, type=Problem)
+        problem = _PROBLEM.decode(response.content)
         context = msgspec.json.decode(response.content, type=dict[str, Any])
     except msgspec.DecodeError:
         kind = response.headers.get("content-type", "no content type")

@@ -20,7 +20,7 @@ from supervisor.core.labels import TargetSpec
 from supervisor.core.model import Container, Problem
 from supervisor.engine.connection import Connection, decode
 from supervisor.engine.errors import ContainerMissing, EngineError
-from supervisor.engine.inspect import Inspected, Listed, to_container
+from supervisor.engine.inspect import INSPECTED, LISTED, to_container
 from supervisor.engine.roster import worth_inspecting
 
 
@@ -77,11 +77,11 @@ def inspect_all(url: str, prefix: str) -> list[Container]:
     except EngineError as error:
         raise SupervisorError(f"{url}: {error}", "say where the engine is with DOCKER_HOST, or name files") from error
     try:
-        rows = decode(connection.get("/containers/json", {"all": 1}), list[Listed])
+        rows = decode(connection.get("/containers/json", {"all": 1}), LISTED)
         found: list[Container] = []
         for container_id in sorted(worth_inspecting(rows, prefix)):
             try:
-                seen = decode(connection.get(f"/containers/{container_id}/json"), Inspected)
+                seen = decode(connection.get(f"/containers/{container_id}/json"), INSPECTED)
             except ContainerMissing:
                 continue  # removed since the list
             found.append(to_container(seen, prefix=prefix, wall_ms=time.time_ns() // 1_000_000))

@@ -56,6 +56,9 @@ class Version(Struct):
         return f"{'Podman' if podman else 'Docker Engine'} {self.version} (API {self.api})"
 
 
+_VERSION = msgspec.json.Decoder(Version)
+
+
 class Connection:
     """Reads from one engine. Threads may share it; every call raises ``EngineError`` in a bounded time."""
 
@@ -69,7 +72,7 @@ class Connection:
             anonymous = docker.APIClient(base_url=url, version=MINIMUM_DOCKER_API_VERSION, timeout=2)
         try:
             answer = _checked(anonymous, f"{anonymous.base_url}/version", timeout_s=CONNECT_S)
-            self.version = decode(answer, Version)
+            self.version = decode(answer, _VERSION)
         finally:
             anonymous.close()
         self._api = client(url, self.version.api, timeout_s=READ_S)
@@ -102,10 +105,14 @@ def client(url: str, version: str, *, timeout_s: int) -> docker.APIClient:
         return docker.APIClient(base_url=url, version=version, timeout=timeout_s, max_pool_size=POOL)
 
 
-def decode(answer: bytes, type_: type[T]) -> T:
-    """Decode an answer, or raise ``EngineRefused``: an answer of another shape is of no use either."""
+def decode(answer: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode an answer, or raise ``EngineRefused``: an answer of another shape is of no use either.
+
+    The decoder is one that was made before there were threads: msgspec finds out what a Struct is like at its first
+    use, and a thread that meets what another one has half found out crashes the process (seen with 0.22).
+    """
     try:
-        return msgspec.json.decode(answer, type=type_)
+        return decoder.decode(answer)
     except msgspec.DecodeError as error:
         raise EngineRefused(200, f"the engine's answer is not understood: {error}") from error
 
@@ -124,9 +131,12 @@ class _Message(Struct):
     message: str = ""
 
 
+_MESSAGE = msgspec.json.Decoder(_Message)
+
+
 def _refusal(status: int, body: bytes) -> EngineRefused:
     try:
-        words = msgspec.json.decode(body, type=_Message).message
+        words = _MESSAGE.decode(body).message
     except msgspec.DecodeError:
         words = body.decode(errors="replace").strip()[:500]
     return refusal(status, words or f"HTTP {status}")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec import Struct, ValidationError, convert, field
 
 from supervisor.core.devices import Devices, Request, asked_for
@@ -131,6 +132,12 @@ class Listed(Struct, rename="pascal"):
     id: str
     labels: dict[str, str] | None = None
     names: list[str] | None = None
+
+
+#: Made here, before there are threads: see ``connection.decode``. The last one is for what is converted below.
+INSPECTED = msgspec.json.Decoder(Inspected)
+LISTED = msgspec.json.Decoder(list[Listed])
+_CONVERTED = msgspec.json.Decoder(tuple[_DeviceRequest, _Mapping])
 
 
 def labelled(labels: Mapping[str, str] | None, prefix: str) -> bool:

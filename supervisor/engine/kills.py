@@ -25,6 +25,9 @@ class _Message(msgspec.Struct):
     message: str = ""
 
 
+_MESSAGE = msgspec.json.Decoder(_Message)
+
+
 class QuickKills:
     """Kills over the unix socket of an engine. ``send`` never blocks; ``finish`` does, and belongs into a thread."""
 
@@ -89,6 +92,6 @@ class QuickKills:
 
 def _words(body: bytes) -> str:
     try:
-        return msgspec.json.decode(body, type=_Message).message
+        return _MESSAGE.decode(body).message
     except msgspec.DecodeError:
         return body.decode(errors="replace").strip()[:500]

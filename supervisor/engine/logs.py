@@ -11,7 +11,7 @@ import time
 
 from supervisor.engine.connection import Connection, decode
 from supervisor.engine.errors import EngineTimeout, translated
-from supervisor.engine.inspect import Inspected
+from supervisor.engine.inspect import INSPECTED
 
 #: One line may be as long as the container likes: what is kept, and what is read at most to get there.
 KEPT_BYTES = 64 << 10
@@ -24,7 +24,7 @@ def last_lines(connection: Connection, container_id: str, lines: int, timeout_s:
     Bytes that are no UTF-8 become U+FFFD. Raises ``EngineError``, also if it takes longer than ``timeout_s``.
     """
     deadline_s = time.monotonic() + timeout_s
-    seen = decode(connection.get(f"/containers/{container_id}/json", timeout_s=timeout_s), Inspected)
+    seen = decode(connection.get(f"/containers/{container_id}/json", timeout_s=timeout_s), INSPECTED)
     raw = _read(connection, container_id, lines, deadline_s)
     text = (raw if seen.config.tty else payloads(raw))[-KEPT_BYTES:].decode(errors="replace")
     return "\n".join(text.replace("\r\n", "\n").removesuffix("\n").split("\n")[-lines:])

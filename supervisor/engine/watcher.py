@@ -41,7 +41,7 @@ from supervisor.engine.compose import PROJECT
 from supervisor.engine.connection import Connection, decode
 from supervisor.engine.errors import ContainerMissing, EngineError, EngineTimeout
 from supervisor.engine.events import EventHint, EventStream, translate
-from supervisor.engine.inspect import Inspected, Listed, labelled, to_container
+from supervisor.engine.inspect import INSPECTED, LISTED, Inspected, labelled, to_container
 from supervisor.engine.newcomers import Newcomers
 from supervisor.engine.pending import LIST, Pending
 from supervisor.engine.roster import Known, Roster, bystanders, member_of, worth_inspecting
@@ -227,7 +227,7 @@ class Watcher:
         with self._lock:
             self._newcomers.begin()
         try:
-            rows = decode(session.connection.get("/containers/json", {"all": 1}), list[Listed])
+            rows = decode(session.connection.get("/containers/json", {"all": 1}), LISTED)
         except EngineError as error:
             self._break(session, f"containers cannot be listed: {error}")
             return
@@ -250,7 +250,7 @@ class Watcher:
         seen: Inspected | None = None
         settled = True
         try:
-            seen = decode(session.connection.get(f"/containers/{container_id}/json"), Inspected)
+            seen = decode(session.connection.get(f"/containers/{container_id}/json"), INSPECTED)
         except ContainerMissing:
             pass
         except EngineError as error:
