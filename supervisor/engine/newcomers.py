@@ -1,12 +1,12 @@
 """Containers that nobody is told of before it is known what they depend on: without it they would be started too early.
 
-A list that began after they turned up says what there is of their project, and they are told of when all of that was
-inspected. What runs is judged at once, whatever it depends on.
+A list that has them, or began after they turned up, says what there is of their project (what a container depends on is
+created before it), and they are told of when all of that was inspected. What runs is judged at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from supervisor.core.model import Container
 
@@ -19,7 +19,8 @@ class Newcomers:
 
     def __init__(self) -> None:
         self.held: dict[str, str] = {}
-        self._unlisted: set[str] = set()
+        # Who waits for a list, by project.
+        self._unlisted: dict[str, set[str]] = {}
         # What the newest list brought up for the first time and is not inspected yet (id -> project).
         self._fresh: dict[str, str] = {}
         self._covered: frozenset[str] = frozenset()
@@ -28,13 +29,15 @@ class Newcomers:
 
     def begin(self) -> None:
         """A list begins: it will tell what there is of all projects that are waited for."""
-        self._awaited.update(dict.fromkeys(self._unlisted))
-        self._awaited = dict.fromkeys(self._awaited)
+        self._awaited = dict.fromkeys((*self._awaited, *self._unlisted))
         self._unlisted.clear()
 
-    def listed(self, fresh: Mapping[str, str]) -> list[str]:
+    def listed(self, ids: Collection[str], fresh: Mapping[str, str]) -> list[str]:
         """The list is there. ``fresh``: what was not known before (id -> project). Returns who can be told of now."""
-        self._fresh, self._covered = dict(fresh), frozenset(fresh)
+        self._fresh, self._covered = dict(fresh), frozenset(ids)
+        for project in [project for project, waiting in self._unlisted.items() if waiting <= self._covered]:
+            del self._unlisted[project]
+            self._awaited[project] = None
         for project in self._awaited:
             self._awaited[project] = self._of(project)
         return self._ready()
@@ -44,7 +47,7 @@ class Newcomers:
         if container.id in self._covered:
             self._awaited.setdefault(container.project, self._of(container.project))
             return False
-        self._unlisted.add(container.project)
+        self._unlisted.setdefault(container.project, set()).add(container.id)
         return True
 
     def hold(self, container: Container) -> bool:
@@ -71,7 +74,7 @@ class Newcomers:
         over = {project for project, awaited in self._awaited.items() if awaited is not None and not awaited}
         for project in over:
             del self._awaited[project]
-        ready = [id_ for id_, project in self.held.items() if project in over - self._unlisted]
+        ready = [id_ for id_, project in self.held.items() if project in over and project not in self._unlisted]
         for id_ in ready:
             del self.held[id_]
         return ready

@@ -240,7 +240,7 @@ class Watcher:
             self._pending.add_bulk(session.missing)
             fresh = session.listed - self._roster.known.keys()
             projects = {row.id: (row.labels or {}).get(PROJECT, "") for row in rows if row.id in fresh}
-            self._tell(self._newcomers.listed(projects))
+            self._tell(self._newcomers.listed(session.listed, projects))
             self._finish_list(session)
 
     def _inspect(self, session: Session, container_id: str, *, hinted: bool) -> None:

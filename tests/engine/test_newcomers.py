@@ -16,10 +16,10 @@ def test_it_waits_for_a_list_that_began_after_it_turned_up_and_for_all_that_this
     assert newcomers.expect(created("web"))
     assert newcomers.hold(created("web"))
 
-    assert newcomers.listed({"old": "p"}) == [], "that list began before"
+    assert newcomers.listed({"old"}, {"old": "p"}) == [], "that list began before"
     newcomers.begin()
     assert newcomers.hold(created("other")), "while the list is out, too"
-    assert newcomers.listed({"db": "p", "stranger": "q"}) == []
+    assert newcomers.listed({"db", "stranger", "web"}, {"db": "p", "stranger": "q"}) == []
     assert newcomers.inspected("stranger") == []
     assert newcomers.inspected("db") == ["web", "other"]
     assert not newcomers.hold(created("web"))
@@ -28,11 +28,21 @@ def test_it_waits_for_a_list_that_began_after_it_turned_up_and_for_all_that_this
 def test_who_comes_with_a_list_needs_no_other_one():
     newcomers = Newcomers()
     newcomers.begin()
-    assert newcomers.listed({"web": "p", "db": "p"}) == []
+    assert newcomers.listed({"web", "db"}, {"web": "p", "db": "p"}) == []
 
     assert not newcomers.expect(created("web"))
     assert newcomers.hold(created("web"))
     assert newcomers.inspected("web") == []
+    assert newcomers.inspected("db") == ["web"]
+
+
+def test_a_list_that_has_it_will_do_whenever_that_began():
+    newcomers = Newcomers()
+    newcomers.begin()
+    newcomers.expect(created("web"))
+    newcomers.hold(created("web"))
+
+    assert newcomers.listed({"web", "db"}, {"db": "p"}) == []
     assert newcomers.inspected("db") == ["web"]
 
 
@@ -42,7 +52,7 @@ def test_what_never_was_created_is_waited_for_until_the_list_says_so():
     newcomers.hold(created("web"))
     newcomers.begin()
 
-    assert newcomers.listed({}) == ["web"]
+    assert newcomers.listed({"web"}, {}) == ["web"]
 
 
 def test_a_list_that_failed_is_followed_by_one_that_counts():
@@ -52,7 +62,7 @@ def test_a_list_that_failed_is_followed_by_one_that_counts():
     newcomers.begin()
     newcomers.begin()
 
-    assert newcomers.listed({}) == ["web"]
+    assert newcomers.listed({"web"}, {}) == ["web"]
 
 
 def test_what_runs_is_never_held_and_no_other_project_either():

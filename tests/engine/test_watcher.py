@@ -13,7 +13,8 @@ from supervisor.core.inputs import (
     EngineSnapshot,
     StartHinted,
 )
-from supervisor.engine import Pace
+from supervisor.engine import Engine, Pace
+from tests.conftest import until
 from tests.engine.conftest import QUICK
 from tests.engine.fake import Answer, FakeEngine, container, ids
 
@@ -170,6 +171,25 @@ def test_what_depends_on_something_unknown_is_told_of_after_it(watch, fake: Fake
     told = [item.container.service for item in inbox.inputs if isinstance(item, ContainerSeen)]
     assert "web" not in early, "only what runs is judged at once"
     assert told.index("db") < told.index("web")
+
+
+def test_the_first_snapshot_is_whole_where_events_were_quicker_than_the_list(watch, fake: FakeEngine):
+    fake.put(made_by_compose(1, "web", target="t", needs="db", status="created"))
+    fake.put(made_by_compose(2, "db", target=None, status="created"))
+    engines: list[Engine] = []
+
+    def list_late() -> Answer:
+        fake.event("create", f"{1:064x}", **{"gpu.target": "t", f"{COMPOSE}project": "p"})
+        until(lambda: engines and f"{1:064x}" in engines[0]._watcher._roster.known, what="an inspect of it")
+        rows = [{"Id": id_, "Labels": made["Config"]["Labels"]} for id_, made in fake.containers.items()]
+        return 200, json.dumps(rows).encode()
+
+    fake.answers["GET /containers/json"] = list_late
+
+    engine, inbox = watch(fake.url)
+    engines.append(engine)
+
+    assert ids(inbox.wait_for(EngineSnapshot)) == {1, 2}
 
 
 def test_what_depends_on_something_that_was_never_created_is_told_of_once_that_is_certain(watch, fake: FakeEngine):
