@@ -17,7 +17,8 @@ class Occupant(Struct, frozen=True):
     """Somebody who has room reserved: a lease, an open claim window, or a resident (which may be evicted).
 
     ``gpus`` empty: nobody knows where it is, so it counts everywhere. ``since_ms``: since when it is idle.
-    ``stays_until_ms``: a resident that has only just been started is not evicted before.
+    ``stays_until_ms``: a resident that has only just been started is not evicted before. ``starts_cold``: what it uses
+    now goes before it starts.
     """
 
     kind: Literal["lease", "window", "resident"]
@@ -30,6 +31,7 @@ class Occupant(Struct, frozen=True):
     groups: tuple[str, ...]
     since_ms: int = 0
     stays_until_ms: int = 0
+    starts_cold: bool = False
 
     def is_on(self, gpu: Gpu) -> bool:
         return not self.gpus or gpu.uuid in self.gpus
@@ -66,7 +68,17 @@ def _says(state: State, target: str | None, *, sized: bool) -> tuple[Sharing, tu
 def leased(state: State, lease: Lease) -> Occupant:
     sized = lease.target is not None or lease.terms.vram_mib is not None
     sharing, groups = _says(state, lease.target, sized=sized)
-    return Occupant("lease", lease.id, lease.target, lease.terms.owner, lease.gpus, lease.vram_mib, sharing, groups)
+    return Occupant(
+        "lease",
+        lease.id,
+        lease.target,
+        lease.terms.owner,
+        lease.gpus,
+        lease.vram_mib,
+        sharing,
+        groups,
+        starts_cold=lease.needs_cold_start and lease.phase == "making_room",
+    )
 
 
 def _claiming(state: State, ticket: Ticket) -> Occupant:

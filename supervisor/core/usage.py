@@ -125,6 +125,8 @@ def _user(other: Occupant) -> str:
 
 def takes(other: Occupant, used: dict[str | None, int]) -> int:
     """Return what an occupant of known size takes: what is reserved for it, or what it uses where that is more."""
+    if other.starts_cold:
+        return other.need_mib or 0
     return max(other.need_mib or 0, used.get(_user(other), 0))
 
 

@@ -649,6 +649,19 @@ def test_what_somebody_who_goes_had_reserved_still_explains_what_is_in_use_where
     assert list(box.state.durable.residents) == ["a"]
 
 
+def test_what_a_target_that_starts_cold_still_uses_evicts_nobody_for_another_one():
+    box = Box(small("a", 6_000), small("b", 8_000), small("c", 6_000))
+    box.release(box.lease("b"))
+    box.advance(1)
+    box.release(box.lease("c"))
+    box.feed(VramRead((used(FIRST, (16_000, "b-main"), (6_000, "c-main")),)))
+    box.ask("a", wait_ready=False)
+    assert list(box.state.durable.residents) == ["c"]
+
+    assert box.code(box.ask("b", wait_ready=False)) != "gpu_busy"
+    assert list(box.state.durable.residents) == ["c"]
+
+
 def test_a_resident_that_uses_more_than_it_declared_counts_with_what_it_uses():
     box = Box(small("a", 4_000), small("b", 12_000))
     box.release(box.lease("a"))
