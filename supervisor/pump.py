@@ -72,7 +72,7 @@ class Pump:
         engine: EnginePort,
         gpus: GpuPort,
         clock: Clock,
-        on_fact: Callable[[int, AnyFact], None],
+        on_facts: Callable[[list[tuple[int, AnyFact]]], None],
         manager: ServiceManager | None = None,
     ) -> None:
         self.kernel = kernel
@@ -81,7 +81,7 @@ class Pump:
         self._readings = Readings(gpus, self._rouse)
         self._clock = clock
         self._pids = PidWatch(self.post, clock.boot_id)
-        self._on_fact = on_fact
+        self._on_facts = on_facts
         self._manager = manager or ServiceManager()
         self._beat_due_at = 0.0
         self._inbox: deque[Input] = deque()
@@ -349,9 +349,10 @@ class Pump:
 
     def _tell_facts(self) -> None:
         """Tell the log, and who follows the audit, what is on disk by now: a few, and the rest in the next round."""
-        for seq, fact in self._recent(self._told_seq, TELL_MAX):
-            self._on_fact(seq, fact)
-            self._told_seq = seq
+        facts = self._recent(self._told_seq, TELL_MAX)
+        if facts:
+            self._on_facts(facts)
+            self._told_seq = facts[-1][0]
         self._telling = self._told_seq < self.kernel.durable_seq
         if self._telling:
             self._loop.call_soon(self._tell_facts)

@@ -181,7 +181,7 @@ async def _box(
     state = replay(core, None, [facts or []])
     box.disk.facts = list(facts or [])
     clock = Clock(state.durable, "boot")
-    box.pump = Pump(Kernel(state), box.disk, box.engine, SimulatedGpus(core.gpus), clock, lambda _seq, _fact: None)
+    box.pump = Pump(Kernel(state), box.disk, box.engine, SimulatedGpus(core.gpus), clock, lambda _facts: None)
     owner = asyncio.ensure_future(box.pump.run(Started("boot", clock.boot_ms(), "v", first=False)))
     box.engine.watch(box.pump.post)
     try:

@@ -137,7 +137,10 @@ class Rig:
         kernel = Kernel(State(Settings(gpus=() if driver else GPUS)))
         clock = Clock(Durable(), "boot")
         gpus = driver or SimulatedGpus(GPUS)
-        self.pump = Pump(kernel, self.disk, self.engine, gpus, clock, lambda _seq, fact: self.told.append(fact))
+        self.pump = Pump(kernel, self.disk, self.engine, gpus, clock, self._tell)
+
+    def _tell(self, facts: list[tuple[int, AnyFact]]) -> None:
+        self.told += [fact for _, fact in facts]
 
     def acquire(self, target: str | None, **values: object) -> asyncio.Task[object]:
         request_id = self.pump.next_request_id()
