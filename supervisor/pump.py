@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from supervisor.clock import Clock
 from supervisor.core.facts import AnyFact, TargetRemembered
@@ -62,6 +63,15 @@ TELL_MAX = 64
 SLEEP_S = 60.0
 
 
+class _Asked(Struct):
+    """Somebody who waits for a reply. ``seen``: what ``view`` made of the state when it was decided, or ``failed``."""
+
+    reply: asyncio.Future[Reply]
+    view: Callable[[State, Now, Reply], Any] | None = None
+    seen: Any = None
+    failed: Exception | None = None
+
+
 class Pump:
     """Implements ``Desk`` for the API, and takes the reports of the engine (``post``)."""
 
@@ -85,7 +95,8 @@ class Pump:
         self._manager = manager or ServiceManager()
         self._beat_due_at = 0.0
         self._inbox: deque[Input] = deque()
-        self._asked: dict[int, asyncio.Future[Reply]] = {}
+        self._asked: dict[int, _Asked] = {}
+        kernel.on_reply = self._see
         self._last_request_id = 0
         self._synced: list[BaseException | None] = []
         self._facts_since_snapshot = 0
@@ -338,14 +349,22 @@ class Pump:
         # Who was granted something goes on at once; who gave it back only hears that it is so.
         for reply in sorted(out.replies, key=lambda reply: not isinstance(reply, Granted)):
             asked = self._asked.pop(reply.request_id, None)
-            if asked is not None and not asked.done():
-                asked.set_result(reply)
+            if asked is not None and not asked.reply.done():
+                asked.reply.set_result(reply)
         for deliver in out.reads:
             deliver()
         if self.kernel.durable_seq > self._told_seq and not self._telling:
             self._telling = True
             # Later: a line of the log costs as much as an answer, and nobody waits for it.
             self._loop.call_later(TELL_S, self._tell_facts)
+
+    def _see(self, now: Now, reply: Reply) -> None:
+        asked = self._asked.get(reply.request_id)
+        if asked is not None and asked.view is not None:
+            try:
+                asked.seen = asked.view(self.kernel.state, now, reply)
+            except Exception as error:  # its asker's trouble, and nobody else's
+                asked.failed = error
 
     def _tell_facts(self) -> None:
         """Tell the log, and who follows the audit, what is on disk by now: a few, and the rest in the next round."""
@@ -384,7 +403,17 @@ class Pump:
 
     async def ask(self, request: Request) -> Reply:
         """Hand in a request and wait for its reply. Cancelling the wait hangs up."""
-        asked: asyncio.Future[Reply] = self._loop.create_future()
+        return await self._ask(request, _Asked(self._loop.create_future()))
+
+    async def ask_and_see(self, request: Request, view: Callable[[State, Now, Reply], T]) -> tuple[Reply, T]:
+        """Ask, and return what ``view`` made of the state when the reply was decided."""
+        asked = _Asked(self._loop.create_future(), view)
+        reply = await self._ask(request, asked)
+        if asked.failed is not None:
+            raise asked.failed
+        return reply, asked.seen
+
+    async def _ask(self, request: Request, asked: _Asked) -> Reply:
         self._asked[request.request_id] = asked
         if isinstance(request, Renew) and self._runs and not self._inbox:
             self._renew(request)
@@ -393,10 +422,10 @@ class Pump:
             if self._gather() and self.kernel.rests:
                 self._take_turn()
         try:
-            return await asked
+            return await asked.reply
         except asyncio.CancelledError:
             self._asked.pop(request.request_id, None)
-            answered = asked.result() if asked.done() and not asked.cancelled() else None
+            answered = asked.reply.result() if asked.reply.done() and not asked.reply.cancelled() else None
             self.hang_up(request.request_id, _handed(answered))
             raise
 

@@ -239,6 +239,10 @@ class ScriptedDesk:
         self.asked.append(request)
         return self._reply(request)
 
+    async def ask_and_see(self, request: Request, view: Callable[[State, Now, Reply], Any]) -> tuple[Reply, Any]:
+        reply = await self.ask(request)
+        return reply, view(self.state, self.now(), reply)
+
     def hang_up(self, request_id: int, lease_id: str | None = None) -> None:
         self.gone.append(CallerGone(request_id, lease_id))
 

@@ -309,6 +309,47 @@ def test_a_slow_disk_holds_answers_back_and_neither_renewals_nor_kills():
     run(story)
 
 
+def test_what_is_seen_with_a_reply_is_what_it_was_decided_in_and_comes_with_its_own_sync():
+    async def story() -> None:
+        async with rig() as box:
+            await box.acquire(None)
+            terms = Terms(target=None, owner="ann", priority=0, ttl_ms=60_000)
+            box.disk.open.clear()
+            asked = [
+                asyncio.ensure_future(
+                    box.pump.ask_and_see(
+                        Acquire(
+                            request_id=number, id=f"t{number}", token_hash=f"h{number}", terms=terms, on_busy="ticket"
+                        ),
+                        lambda state, _now, _reply: len(state.durable.tickets),
+                    )
+                )
+                for number in (11, 12)
+            ]
+            await until(lambda: len(box.pump.kernel.state.durable.tickets) == 2)
+            syncs = len(box.disk.facts)
+            box.disk.open.set()
+            (first, seen_by_first), (second, seen_by_second) = await asyncio.gather(*asked)
+            assert isinstance(first, Queued)
+            assert isinstance(second, Queued)
+            assert (seen_by_first, seen_by_second, len(box.disk.facts)) == (1, 2, syncs + 2)
+
+    run(story)
+
+
+def test_a_view_that_fails_is_the_trouble_of_its_asker_alone():
+    async def story() -> None:
+        async with rig() as box:
+            terms = Terms(target=None, owner="ann", priority=0, ttl_ms=60_000)
+            with pytest.raises(ZeroDivisionError):
+                await box.pump.ask_and_see(
+                    Acquire(request_id=9, id="l1", token_hash="h1", terms=terms), lambda _state, _now, _reply: 1 // 0
+                )
+            assert isinstance(await box.acquire(None, on_busy="ticket"), Queued)
+
+    run(story)
+
+
 def test_what_the_journal_left_is_taken_up_before_the_first_report_of_the_engine():
     async def story() -> None:
         made = Rig(container("a"))
