@@ -70,7 +70,7 @@ async def lease(api: Context, call: Call) -> Answer:
     match reply:
         case Granted() as granted:
             token = token_of(granted.lease.id)
-            if digest(token) != granted.lease.token_hash:
+            if token != fresh and digest(token) != granted.lease.token_hash:
                 call.settled()
                 raise _secret_changed()
             return answer(_lease_answer(api, granted, token, joined=seen is True), 201)
