@@ -197,8 +197,9 @@ class Pump:
         if not self._runs or self._over.done():
             return
         try:
-            self._turn()
-            self._set_alarm()
+            now = self._clock.now()
+            self._turn(now)
+            self._set_alarm(now)
         except BaseException as error:
             self._fail(error)
 
@@ -206,9 +207,9 @@ class Pump:
         if not self._over.done():
             self._over.set_exception(error)
 
-    def _set_alarm(self) -> None:
+    def _set_alarm(self, now: Now) -> None:
         """Have a turn when something falls due by itself. One that comes too early only looks again."""
-        delay_s = self._delay_s()
+        delay_s = self._delay_s(now)
         at_s = self._loop.time() + delay_s
         if self._alarm is not None:
             if self._alarm_at_s <= at_s:
@@ -233,23 +234,21 @@ class Pump:
         if self._inbox:
             self._take_turn()
 
-    def _delay_s(self) -> float:
-        due: list[float] = []
-        if self.kernel.wake_at_ms is not None:
-            due.append((self.kernel.wake_at_ms - self._clock.now().at_ms) / 1000)
-        observed = self.kernel.state.observed
+    def _delay_s(self, now: Now) -> float:
+        observed, at_s = self.kernel.state.observed, time.monotonic()
+        due = [SLEEP_S, self._beat_due_at - at_s, self._readings.due_at_s(observed) - at_s]
+        wake_at_ms = self.kernel.wake_at_ms
+        if wake_at_ms is not None:
+            due.append((wake_at_ms - now.at_ms) / 1000)
         if observed.storage_full:
-            due.append(self._disk_retry_at - self._loop.time())
-        due.append(self._readings.due_at_s(observed) - time.monotonic())
+            due.append(self._disk_retry_at - at_s)
         if self._looks is not None:
-            due.append(self._looks.due_at_s(observed.gpus) - time.monotonic())
-        due.append(self._beat_due_at - self._loop.time())
-        return min(SLEEP_S, max(0.0, min(due)))
+            due.append(self._looks.due_at_s(observed.gpus) - at_s)
+        return max(0.0, min(due))
 
-    def _turn(self) -> None:
+    def _turn(self, now: Now) -> None:
         """One batch: what came in, what was synced, what fell due; then let out what may leave."""
-        self._beat_due_at = self._manager.beat(self._loop.time())
-        now = self._clock.now()
+        self._beat_due_at = self._manager.beat(time.monotonic())
         self._watch_storage(now)
         # What came in first, so that the calls which a finished batch releases are planned from the newest sightings.
         for _ in range(len(self._inbox)):
@@ -258,7 +257,8 @@ class Pump:
             if error is not None:
                 raise error
             self.kernel.batch_durable(now)
-        if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
+        wake_at_ms = self.kernel.wake_at_ms
+        if wake_at_ms is not None and wake_at_ms <= now.at_ms:
             self.kernel.feed(now, Tick())
         self._read_gpus(now)
         self._let_out()
@@ -325,8 +325,8 @@ class Pump:
         if full != observed.storage_full:
             log.warning("the disk of the data directory is full" if full else "the disk has room again")
             self.kernel.feed(now, StorageFull(full))
-        if full and self._loop.time() >= self._disk_retry_at:
-            self._disk_retry_at = self._loop.time() + DISK_RETRY_S
+        if full and time.monotonic() >= self._disk_retry_at:
+            self._disk_retry_at = time.monotonic() + DISK_RETRY_S
             self._writer.put([], None)
 
     def _read_gpus(self, now: Now) -> None:
@@ -431,15 +431,15 @@ class Pump:
 
     def _renew(self, request: Renew) -> None:
         """Step a renewal by itself: it writes nothing, so that nothing of a turn concerns it but a new expiry."""
-        before_ms = self.kernel.wake_at_ms
+        before_ms, now = self.kernel.wake_at_ms, self._clock.now()
         try:
-            self.kernel.feed(self._clock.now(), request)
+            self.kernel.feed(now, request)
             self._let_out()
         except BaseException as error:
             self._fail(error)
         after_ms = self.kernel.wake_at_ms
         if after_ms is not None and (before_ms is None or after_ms < before_ms):
-            self._set_alarm()
+            self._set_alarm(now)
 
     def hang_up(self, request_id: int, lease_id: str | None = None) -> None:
         self._inbox.append(CallerGone(request_id, lease_id))

@@ -56,12 +56,7 @@ async def lease(api: Context, call: Call) -> Answer:
         request_id=api.desk.next_request_id(),
         id=id_,
         token_hash=digest(token_of(id_)),
-        terms=msgspec.structs.replace(
-            _terms(call, body, target),
-            tie=tie,
-            scope=key_scope(call.caller.scope, key) if key is not None else None,
-            body=_fingerprint(body, target) if key is not None else None,
-        ),
+        terms=_terms(call, body, target, key, tie),
         priority_given=body.priority is not None,
         wait_ms=body.wait_seconds * 1000,
         on_busy="ticket" if body.queue else "refuse",
@@ -100,7 +95,7 @@ async def _dry_run(api: Context, call: Call, body: LeaseBody, target: str | None
     return answer(await api.desk.read(lambda state, now: forecast_view(state, now, terms, priority_given=given)))
 
 
-def _terms(call: Call, body: LeaseBody, target: str | None) -> Terms:
+def _terms(call: Call, body: LeaseBody, target: str | None, key: str | None = None, tie: Tie | None = None) -> Terms:
     return Terms(
         target=target,
         owner=printable("owner", body.owner),
@@ -112,6 +107,9 @@ def _terms(call: Call, body: LeaseBody, target: str | None) -> Terms:
         vram_mib=body.vram_mib,
         gpu_class=_gpu_class(body),
         caller=call.caller.name,
+        scope=key_scope(call.caller.scope, key) if key is not None else None,
+        body=_fingerprint(body, target) if key is not None else None,
+        tie=tie,
     )
 
 

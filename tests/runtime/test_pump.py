@@ -242,7 +242,7 @@ def test_a_renewal_is_answered_where_it_is_asked_for_and_waits_for_nobody():
 def test_who_asks_first_has_a_turn_at_once_and_those_of_the_same_round_have_one_together(monkeypatch):
     turns = []
     turn = Pump._turn
-    monkeypatch.setattr(Pump, "_turn", lambda pump: turns.append(len(pump._inbox)) or turn(pump))
+    monkeypatch.setattr(Pump, "_turn", lambda pump, now: turns.append(len(pump._inbox)) or turn(pump, now))
 
     async def story() -> None:
         async with rig() as box:
