@@ -17,11 +17,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from supervisor.clock import Clock
-from supervisor.core.facts import AnyFact, TargetRemembered
+from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import (
     ActionDone,
     CallerGone,
@@ -45,6 +44,7 @@ from supervisor.notify import ServiceManager
 from supervisor.pid_watch import PidWatch
 from supervisor.ports import EnginePort, JournalPort
 from supervisor.readings import GpuPort, Readings
+from supervisor.telling import Audit, Changes
 from supervisor.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,6 @@ ROOM_BYTES = 512 * 1024
 SNAPSHOT_FACTS = 100_000
 #: How often a full disk is tried again.
 DISK_RETRY_S = 1.0
-#: Facts are told to the log, and to who follows the audit, so long after they are on disk, and so many in one go.
-TELL_S = 0.005
-TELL_MAX = 64
 #: Nothing that is due by itself waits longer than this.
 SLEEP_S = 60.0
 
@@ -91,26 +88,21 @@ class Pump:
         self._readings = Readings(gpus, self._rouse)
         self._clock = clock
         self._pids = PidWatch(self.post, clock.boot_id)
-        self._on_facts = on_facts
         self._manager = manager or ServiceManager()
         self._beat_due_at = 0.0
+        self._changes = Changes(kernel.state.observed, self._manager)
+        self._audit = Audit(kernel, disk, on_facts)
         self._inbox: deque[Input] = deque()
         self._asked: dict[int, _Asked] = {}
         kernel.on_reply = self._see
         self._last_request_id = 0
         self._synced: list[BaseException | None] = []
         self._facts_since_snapshot = 0
-        self._told_seq = kernel.durable_seq
-        self._telling = False
-        self._told_reason = kernel.state.observed.engine_reason
-        self._told_dirty: dict[str, str] = {}
-        self._told_problem = ""
         self._looks: Looks[Any] | None = None
         self._processes: ProcessPort[Any] | None = None
         self._disk_retry_at = 0.0
         self._first_look = asyncio.Event()
         self._first_reading = asyncio.Event()
-        self._new_fact = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._alarm: asyncio.TimerHandle | None = None
@@ -187,8 +179,7 @@ class Pump:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._pids.close()
-            while self._told_seq < self.kernel.durable_seq:
-                self._tell_facts()
+            self._audit.tell_the_rest()
             self._writer.end()
 
     def _take_turn(self) -> None:
@@ -264,7 +255,9 @@ class Pump:
         self._let_out()
         self._hand_over_batch()
         self._pids.follow(self.kernel.state)
-        self._tell_changes()
+        if self.kernel.state.observed.ever_synced:
+            self._first_look.set()
+        self._changes.tell(self.kernel.state.observed)
 
     def _hand_over_batch(self) -> None:
         batch = self.kernel.take_batch()
@@ -274,30 +267,6 @@ class Pump:
             if self._facts_since_snapshot >= SNAPSHOT_FACTS and not self.kernel.pending:
                 snapshot, self._facts_since_snapshot = self.kernel.freeze(), 0
             self._writer.put(batch, snapshot)
-
-    def _tell_changes(self) -> None:
-        """Say what changed that is no decision: in sync or not and why, what is wrong with GPUs, one that is closed."""
-        observed = self.kernel.state.observed
-        if observed.ever_synced:
-            self._first_look.set()
-        if observed.engine_reason != self._told_reason:
-            self._told_reason = observed.engine_reason
-            if self._told_reason:
-                log.warning("not in sync with the container engine: %s", self._told_reason)
-                self._manager.status(f"not in sync with the container engine: {self._told_reason}; grants nothing new")
-            else:
-                log.info("in sync with the container engine")
-                self._manager.status("in sync with the container engine")
-        if observed.gpu_problem != self._told_problem:
-            self._told_problem = observed.gpu_problem
-            log.warning("GPUs: %s", self._told_problem or "all is well again")
-        dirty = {uuid: dirty.detail for uuid, dirty in observed.dirty.items()}
-        if dirty != self._told_dirty:
-            for uuid in self._told_dirty.keys() - dirty.keys():
-                log.warning("GPU %s is open again", uuid)
-            for uuid in dirty.keys() - self._told_dirty.keys():
-                log.warning("%s", dirty[uuid])
-            self._told_dirty = dirty
 
     async def first_look(self, timeout_s: float) -> None:
         """Wait until the engine was seen for the first time, or the time is over."""
@@ -353,10 +322,7 @@ class Pump:
                 asked.reply.set_result(reply)
         for deliver in out.reads:
             deliver()
-        if self.kernel.durable_seq > self._told_seq and not self._telling:
-            self._telling = True
-            # Later: a line of the log costs as much as an answer, and nobody waits for it.
-            self._loop.call_later(TELL_S, self._tell_facts)
+        self._audit.tell_soon()
 
     def _see(self, now: Now, reply: Reply) -> None:
         asked = self._asked.get(reply.request_id)
@@ -366,31 +332,8 @@ class Pump:
             except Exception as error:  # its asker's trouble, and nobody else's
                 asked.failed = error
 
-    def _tell_facts(self) -> None:
-        """Tell the log, and who follows the audit, what is on disk by now: a few, and the rest in the next round."""
-        facts = self._recent(self._told_seq, TELL_MAX)
-        if facts:
-            self._on_facts(facts)
-            self._told_seq = facts[-1][0]
-        self._telling = self._told_seq < self.kernel.durable_seq
-        if self._telling:
-            self._loop.call_soon(self._tell_facts)
-        self._new_fact.set()
-        self._new_fact = asyncio.Event()
-
     def _call_done(self, done: ActionDone) -> None:
         self.post(done)
-
-    def _recent(self, after: int, limit: int) -> list[tuple[int, AnyFact]]:
-        """Return facts after ``after`` that are on disk, from memory."""
-        recent = self.kernel.recent
-        if not recent:
-            return []
-        first = recent[0][0]
-        begin = max(0, after + 1 - first)
-        end = min(begin + limit, self.kernel.durable_seq + 1 - first)
-        # By index, from the end that is nearer: passing over twenty thousand facts cost more than a sync.
-        return [recent[index] for index in range(begin, end)]
 
     # ---- Desk
 
@@ -457,31 +400,10 @@ class Pump:
         return value
 
     async def history(self, after: int, limit: int, target: str | None = None) -> list[tuple[int, AnyFact]]:
-        """Return facts after ``after`` that are on disk, oldest first; those of one target where it is given."""
-        found: list[tuple[int, AnyFact]] = []
-        while len(found) < limit and after < self.kernel.durable_seq:
-            chunk = await self._chunk(after, 1_000 if target is not None else limit - len(found))
-            if not chunk:
-                break
-            after = chunk[-1][0]
-            found += [item for item in chunk if target is None or names(item[1], target)]
-        return found[:limit]
-
-    async def _chunk(self, after: int, limit: int) -> list[tuple[int, AnyFact]]:
-        recent = self.kernel.recent
-        if recent and recent[0][0] <= after + 1:
-            return self._recent(after, limit)
-        durable = self.kernel.durable_seq
-        chunk = await asyncio.to_thread(self._disk.history, after, limit)
-        return [(seq, fact) for seq, fact in chunk if seq <= durable]
+        return await self._audit.history(after, limit, target)
 
     async def next_fact(self, after: int, timeout_s: float) -> None:
-        """Wait until a fact above ``after`` is on disk, or the time is over."""
-        if self.kernel.durable_seq > after:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._new_fact.wait()
+        await self._audit.next_fact(after, timeout_s)
 
     async def shut_down(self, reason: str) -> None:
         """Answer everybody on the line with a retryable refusal, and grant nothing any more. Returns when on disk."""
@@ -499,13 +421,3 @@ def _handed(reply: Reply | None) -> str | None:
             return reply.ticket_id
         case _:
             return None
-
-
-def names(fact: AnyFact, target: str) -> bool:
-    """Return whether a fact is about a target, or about a container of that name or id."""
-    values = msgspec.structs.asdict(fact)
-    terms = values.get("terms")
-    keys = ("target", "container", "container_id", "for_target")
-    # A process has a name too, and gives itself whichever it likes.
-    mentioned = {values.get(key) for key in (*keys, *(["name"] if isinstance(fact, TargetRemembered) else []))}
-    return target in mentioned or (terms is not None and terms.target == target)

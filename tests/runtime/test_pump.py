@@ -204,7 +204,7 @@ def test_an_answer_does_not_wait_for_the_log_and_the_log_misses_nothing_at_the_e
 
 
 def test_the_log_is_told_few_facts_at_a_time_so_that_it_holds_up_nothing(monkeypatch):
-    monkeypatch.setattr("supervisor.pump.TELL_MAX", 2)
+    monkeypatch.setattr("supervisor.telling.TELL_MAX", 2)
 
     async def story() -> None:
         async with rig() as box:
