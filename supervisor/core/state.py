@@ -361,8 +361,8 @@ class State:
             self.ids_by_token[lease.token_hash] = lease.id
         if lease.terms.scope:
             self.ids_by_scope[lease.terms.scope] = lease.id
-        if lease.target is not None:
-            self.leases_by_target.setdefault(lease.target, {})[lease.id] = None
+        if lease.terms.target is not None:
+            self._add_holder(lease.terms.target, lease.id)
         self._index_tie(lease)
         _count(self.held_by, lease.terms.caller, 1)
 
@@ -379,10 +379,16 @@ class State:
         self._forget_token(ticket)
 
     def unindex_lease(self, lease: Lease) -> None:
-        if lease.target is not None:
-            self._drop_holder(lease.target, lease.id)
+        if lease.terms.target is not None:
+            self._drop_holder(lease.terms.target, lease.id)
         _count(self.held_by, lease.terms.caller, -1)
         self._forget_token(lease)
+
+    def _add_holder(self, target: str, lease_id: str) -> None:
+        if target in self.leases_by_target:
+            self.leases_by_target[target][lease_id] = None
+        else:
+            self.leases_by_target[target] = {lease_id: None}
 
     def _drop_holder(self, target: str, lease_id: str) -> None:
         holders = self.leases_by_target[target]
@@ -479,7 +485,7 @@ class Replaying(State):
     def index_lease(self, lease: Lease) -> None:
         """Only what facts about a target's other holders are applied by."""
         if lease.terms.target is not None:
-            self.leases_by_target.setdefault(lease.terms.target, {})[lease.id] = None
+            self._add_holder(lease.terms.target, lease.id)
 
     def unindex_lease(self, lease: Lease) -> None:
         if lease.terms.target is not None:

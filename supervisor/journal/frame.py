@@ -147,7 +147,7 @@ def records(data: bytes, offset: int, chain: Chain) -> Iterator[Record]:
 
 
 def payloads(data: bytes, start: int, end: int, at_once: int) -> Iterator[list[memoryview]]:
-    """Yield what is in the records from ``start`` to ``end``, which all verified, in lists of about ``at_once`` bytes."""
+    """Yield what is in the records from ``start`` to ``end``, which all verified: about ``at_once`` bytes each time."""
     view = memoryview(data)
     while start < end:
         some = []

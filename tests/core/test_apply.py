@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import get_args, get_type_hints
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from supervisor.core.apply import CHANGES, apply
+from supervisor.core.apply import CHANGES, apply, apply_all, freeze, replay
 from supervisor.core.facts import AnyFact, Fact, LeaseGranted, RoomVerified
-from supervisor.core.model import Lease, Terms
-from supervisor.core.state import Settings, State
+from supervisor.core.model import Ended, Lease, Terms
+from supervisor.core.remember import forget
+from supervisor.core.state import Replaying, Settings, State
+from tests.benchmarks import history
+from tests.journal.facts import ONE_OF_EACH
 
 KINDS = get_args(AnyFact)
 
@@ -74,3 +80,56 @@ def test_a_later_holder_gets_by_name_what_is_so_of_the_first():
         phase_at_ms=5,
         warm=True,
     )
+
+
+@given(cuts=st.sets(st.integers(0, len(ONE_OF_EACH))))
+def test_a_replay_in_bulk_gives_what_one_fact_after_another_gives(cuts):
+    ends = sorted({0, *cuts, len(ONE_OF_EACH)})
+    live = State(Settings())
+    for fact in ONE_OF_EACH:
+        apply(live, fact)
+
+    state = replay(Settings(), None, [ONE_OF_EACH[first:end] for first, end in pairwise(ends)])
+
+    assert freeze(state.durable) == freeze(live.durable)
+
+
+@pytest.mark.parametrize("settings", [Settings(ended_max=20), Settings(ended_ms=20_000)], ids=["too many", "too old"])
+def test_a_replay_forgets_the_ended_when_one_fact_after_another_does(settings: Settings):
+    facts = history.facts(6 * 100)  # a turn of six takes a second, and a lease ends in it
+    live, bulk, at_once = State(settings), Replaying(settings), Replaying(settings)
+    for fact in facts:
+        apply(live, fact)
+        apply_all(bulk, [fact])
+        assert list(bulk.durable.ended) == list(live.durable.ended)
+    apply_all(at_once, facts)
+
+    assert 15 < len(live.durable.ended) < 25
+    assert freeze(live.durable) == freeze(bulk.durable) == freeze(at_once.durable)
+
+
+def plain_trim(ended: list[tuple[str, int]], now_ms: int, keep_ms: int, most: int) -> list[tuple[str, int]]:
+    """One after the other, as long as the oldest must go."""
+    slack = 17 / 16
+    if len(ended) <= int(most * slack) and not (ended and ended[0][1] + int(keep_ms * slack) < now_ms):
+        return ended
+    while ended and (len(ended) > most or ended[0][1] + keep_ms < now_ms):
+        ended = ended[1:]
+    return ended
+
+
+@given(
+    times=st.lists(st.integers(0, 400), max_size=60),
+    now_ms=st.integers(0, 600),
+    keep_ms=st.integers(0, 320),
+    most=st.integers(1, 64),
+)
+def test_what_has_ended_is_forgotten_as_if_one_after_the_other_was_asked(times, now_ms, keep_ms, most):
+    state = State(Settings(ended_ms=keep_ms, ended_max=most))
+    kept = [(str(number), at_ms) for number, at_ms in enumerate(times)]
+    for key, at_ms in kept:
+        state.durable.ended[key] = Ended(key, key, "lease", "released", at_ms, 0)
+
+    forget(state, now_ms)
+
+    assert [(each.id, each.at_ms) for each in state.durable.ended.values()] == plain_trim(kept, now_ms, keep_ms, most)
