@@ -31,7 +31,7 @@ REFUSALS = frozenset(
 def remember_end(
     state: State, held: Ticket | Lease, fact: TicketEnded | LeaseEnded, what: Literal["lease", "ticket"]
 ) -> None:
-    durable, settings, terms = state.durable, state.settings, held.terms
+    durable, terms = state.durable, held.terms
     ended = Ended(
         held.id,
         held.token_hash,
@@ -44,14 +44,17 @@ def remember_end(
         terms.target,
     )
     if held.token_hash:
-        durable.ended[held.token_hash] = ended
-        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + _slack(settings.ended_ms))
+        _put(state, durable.ended, held.token_hash, ended)
     if terms.scope and _is_final(held, fact):
-        durable.ended_keys[terms.scope] = ended
-        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + _slack(settings.keys_ms))
-    most = _slack(settings.ended_max)
-    if len(durable.ended) > most or len(durable.ended_keys) > most:
-        forget(state, fact.at_ms)
+        _put(state, durable.ended_keys, terms.scope, ended)
+
+
+def _put(state: State, kept: OrderedDict[str, Ended], key: str, ended: Ended) -> None:
+    if not kept:
+        state.forget_at_ms = 0  # the next fact finds out when this one, the oldest now, is due
+    kept[key] = ended
+    if len(kept) > _slack(state.settings.ended_max):
+        forget(state, ended.at_ms)
 
 
 def _is_final(held: Ticket | Lease, fact: TicketEnded | LeaseEnded) -> bool:

@@ -362,7 +362,7 @@ class State:
         if lease.terms.scope:
             self.ids_by_scope[lease.terms.scope] = lease.id
         if lease.terms.target is not None:
-            self._add_holder(lease.terms.target, lease.id)
+            self.leases_by_target.setdefault(lease.terms.target, {})[lease.id] = None
         self._index_tie(lease)
         _count(self.held_by, lease.terms.caller, 1)
 
@@ -383,12 +383,6 @@ class State:
             self._drop_holder(lease.terms.target, lease.id)
         _count(self.held_by, lease.terms.caller, -1)
         self._forget_token(lease)
-
-    def _add_holder(self, target: str, lease_id: str) -> None:
-        if target in self.leases_by_target:
-            self.leases_by_target[target][lease_id] = None
-        else:
-            self.leases_by_target[target] = {lease_id: None}
 
     def _drop_holder(self, target: str, lease_id: str) -> None:
         holders = self.leases_by_target[target]
@@ -485,7 +479,7 @@ class Replaying(State):
     def index_lease(self, lease: Lease) -> None:
         """Only what facts about a target's other holders are applied by."""
         if lease.terms.target is not None:
-            self._add_holder(lease.terms.target, lease.id)
+            self.leases_by_target.setdefault(lease.terms.target, {})[lease.id] = None
 
     def unindex_lease(self, lease: Lease) -> None:
         if lease.terms.target is not None:

@@ -31,7 +31,7 @@ FORMAT = 1
 #: header, whatever a caller put into the name of its owner.
 MAGIC = b"\xc1rec"
 HEAD = struct.Struct("<4sIIQQ")
-LENGTH = struct.Struct("<I")
+LENGTH_AT, LENGTH = len(MAGIC), struct.Struct("<I")
 SUMS = struct.Struct("<II")
 WHOLE_HEAD = struct.Struct("<4sIIQQII")
 RECORD_HEADER = WHOLE_HEAD.size
@@ -133,9 +133,9 @@ def records(data: bytes, offset: int, chain: Chain) -> Iterator[Record]:
     together.
     """
     seq, fact_seq, seed = chain.seq, chain.fact_seq, chain.checksum
-    view, last = memoryview(data), len(data) - RECORD_HEADER
+    view, last, unpack = memoryview(data), len(data) - RECORD_HEADER, WHOLE_HEAD.unpack_from
     while offset <= last:
-        magic, length, facts, found_seq, found_fact_seq, head_sum, checksum = WHOLE_HEAD.unpack_from(data, offset)
+        magic, length, facts, found_seq, found_fact_seq, head_sum, checksum = unpack(data, offset)
         if magic != MAGIC or found_seq != seq or found_fact_seq != fact_seq or not length or not facts:
             return
         head, body = data[offset : offset + HEAD.size], offset + RECORD_HEADER
@@ -143,19 +143,21 @@ def records(data: bytes, offset: int, chain: Chain) -> Iterator[Record]:
         if crc32(head) != head_sum or end > len(data) or crc32(view[body:end], crc32(head, seed)) != checksum:
             return
         yield Record(offset, end, seq, fact_seq, facts, checksum)
-        offset, seq, fact_seq, seed = end, seq + 1, fact_seq + facts, checksum
+        offset, seed = end, checksum
+        seq += 1
+        fact_seq += facts
 
 
-def payloads(data: bytes, start: int, end: int, at_once: int) -> Iterator[list[memoryview]]:
+def payloads(data: bytes, start: int, end: int, at_once: int) -> Iterator[list[bytes]]:
     """Yield what is in the records from ``start`` to ``end``, which all verified: about ``at_once`` bytes each time."""
-    view = memoryview(data)
+    unpack = LENGTH.unpack_from
     while start < end:
         some = []
         enough = min(start + at_once, end)
         while start < enough:
             body = start + RECORD_HEADER
-            start = body + LENGTH.unpack_from(data, start + len(MAGIC))[0]
-            some.append(view[body:start])
+            start = body + unpack(data, start + LENGTH_AT)[0]
+            some.append(data[body:start])
         yield some
 
 

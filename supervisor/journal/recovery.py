@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from supervisor.journal.snapshot import Place, Snapshot, list_snapshots, load
 FACTS = msgspec.msgpack.Decoder(list[AnyFact])
 BATCHES = msgspec.msgpack.Decoder(list[list[AnyFact]])
 
-#: Records that are decoded in one go: a record of a few facts costs as much as its facts. More of them at a time are
+#: So many bytes of records are decoded in one go: one of a few facts costs as much as the facts. More at a time are
 #: no faster, and fall out of the processor's cache before they are applied.
 AT_ONCE_BYTES = 16_384
 #: How msgpack begins an array: this, and how many things are in it.
@@ -146,14 +147,12 @@ def misfit(segment: Segment, place: Place) -> str:
 
 def measure(segment: Segment, data: bytes, start: int, chain: Chain) -> tuple[Run, Chain]:
     """Return how far the records from ``start`` on are good, and where the chain stands there."""
-    last: Record | None = None
-    count = 0
-    for record in records(data, start, chain):
-        last = record
-        count += 1
-    if last is None:
+    found = deque(records(data, start, chain), maxlen=1)
+    if not found:
         return Run(segment, start, start, chain), chain
-    return Run(segment, start, last.end, chain, count, crc32(memoryview(data)[start : last.end])), last.chain
+    last = found.pop()
+    count, checksum = last.seq + 1 - chain.seq, crc32(memoryview(data)[start : last.end])
+    return Run(segment, start, last.end, chain, count, checksum), last.chain
 
 
 def facts_of(data: bytes, record: Record, segment: Segment, version: str) -> list[AnyFact]:
