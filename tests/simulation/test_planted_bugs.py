@@ -125,7 +125,7 @@ def window_never_lapses(patch: pytest.MonkeyPatch) -> None:
 
 
 def fence_reused(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leases, "LeaseGranted", lambda **values: LeaseGranted(**{**values, "fence": 1}))
+    patch.setattr(leases, "LeaseGranted", lambda *at, **values: LeaseGranted(*at, **{**values, "fence": 1}))
 
 
 def expiry_forgotten(patch: pytest.MonkeyPatch) -> None:
