@@ -18,7 +18,8 @@ as valid records (the crc of nothing is 0).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import Literal
 from zlib import crc32
 
@@ -31,7 +32,6 @@ FORMAT = 1
 #: header, whatever a caller put into the name of its owner.
 MAGIC = b"\xc1rec"
 HEAD = struct.Struct("<4sIIQQ")
-LENGTH_AT, LENGTH = len(MAGIC), struct.Struct("<I")
 SUMS = struct.Struct("<II")
 WHOLE_HEAD = struct.Struct("<4sIIQQII")
 RECORD_HEADER = WHOLE_HEAD.size
@@ -127,37 +127,49 @@ def verifies(data: bytes, record: Record, seed: int) -> bool:
 
 
 def records(data: bytes, offset: int, chain: Chain) -> Iterator[Record]:
-    """Yield the good records from ``offset`` on, up to the first place where there is none.
+    """Yield the good records from ``offset`` on, up to the first place where there is none."""
+    seq, fact_seq, checksum = chain.seq, chain.fact_seq, chain.checksum
+    while True:
+        record = read_head(data, offset)
+        if record is None or record.seq != seq or record.fact_seq != fact_seq or not verifies(data, record, checksum):
+            return
+        yield record
+        offset, seq, fact_seq, checksum = record.end, seq + 1, fact_seq + record.facts, record.checksum
 
-    ``read_head`` and ``verifies`` say for each record what is asked here of hundreds of thousands; a test holds them
-    together.
+
+def ends_of(data: bytes, offset: int, chain: Chain) -> tuple[array[int], Chain]:
+    """Return where each of the good ``records`` ends, and where the chain stands behind the last.
+
+    It asks the same in a third of the time: a start may find hundreds of thousands. Tests hold the two together.
     """
+    ends = array("Q")
     seq, fact_seq, seed = chain.seq, chain.fact_seq, chain.checksum
     view, last, unpack = memoryview(data), len(data) - RECORD_HEADER, WHOLE_HEAD.unpack_from
     while offset <= last:
         magic, length, facts, found_seq, found_fact_seq, head_sum, checksum = unpack(data, offset)
         if magic != MAGIC or found_seq != seq or found_fact_seq != fact_seq or not length or not facts:
-            return
+            break
         head, body = data[offset : offset + HEAD.size], offset + RECORD_HEADER
         end = body + length
         if crc32(head) != head_sum or end > len(data) or crc32(view[body:end], crc32(head, seed)) != checksum:
-            return
-        yield Record(offset, end, seq, fact_seq, facts, checksum)
+            break
+        ends.append(end)
         offset, seed = end, checksum
         seq += 1
         fact_seq += facts
+    return ends, Chain(seq, fact_seq, seed)
 
 
-def payloads(data: bytes, start: int, end: int, at_once: int) -> Iterator[list[bytes]]:
-    """Yield what is in the records from ``start`` to ``end``, which all verified: about ``at_once`` bytes each time."""
-    unpack = LENGTH.unpack_from
-    while start < end:
-        some = []
-        enough = min(start + at_once, end)
-        while start < enough:
-            body = start + RECORD_HEADER
-            start = body + unpack(data, start + LENGTH_AT)[0]
-            some.append(data[body:start])
+def payloads(data: bytes, start: int, ends: Iterable[int], at_once: int) -> Iterator[list[bytes]]:
+    """Yield what is in records that verified, from ``start`` on: about ``at_once`` bytes each time."""
+    some, enough = [], start + at_once
+    for end in ends:
+        some.append(data[start + RECORD_HEADER : end])
+        start = end
+        if end >= enough:
+            yield some
+            some, enough = [], end + at_once
+    if some:
         yield some
 
 

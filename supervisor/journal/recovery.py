@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections import deque
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from msgspec import Struct
 from supervisor.core.facts import AnyFact
 from supervisor.journal.disk import Disk, read_file
 from supervisor.journal.errors import JournalBroken, JournalTooNew
-from supervisor.journal.frame import FORMAT, HEADER, Chain, Ending, Record, judge, payloads, records
+from supervisor.journal.frame import FORMAT, HEADER, Chain, Ending, Record, ends_of, judge, payloads, records
 from supervisor.journal.segments import Segment, list_segments
 from supervisor.journal.snapshot import Place, Snapshot, list_snapshots, load
 
@@ -38,15 +38,15 @@ UNFINISHED = ".unfinished"
 class Run(Struct, frozen=True):
     """Good records of one segment, from ``start`` to ``end``; ``chain`` is where it stands before the first.
 
-    ``records``: how many. ``checksum``: of all these bytes, by which they are known when they are read again.
+    ``ends``: where each of them ends. ``checksum``: that of all these bytes, which are read again for the replay.
     """
 
     segment: Segment
     start: int
     end: int
     chain: Chain
-    records: int = 0
-    checksum: int = 0
+    ends: array[int]
+    checksum: int
 
 
 class Damage(Struct, frozen=True):
@@ -147,12 +147,9 @@ def misfit(segment: Segment, place: Place) -> str:
 
 def measure(segment: Segment, data: bytes, start: int, chain: Chain) -> tuple[Run, Chain]:
     """Return how far the records from ``start`` on are good, and where the chain stands there."""
-    found = deque(records(data, start, chain), maxlen=1)
-    if not found:
-        return Run(segment, start, start, chain), chain
-    last = found.pop()
-    count, checksum = last.seq + 1 - chain.seq, crc32(memoryview(data)[start : last.end])
-    return Run(segment, start, last.end, chain, count, checksum), last.chain
+    ends, behind = ends_of(data, start, chain)
+    end = ends[-1] if ends else start
+    return Run(segment, start, end, chain, ends, crc32(memoryview(data)[start:end])), behind
 
 
 def facts_of(data: bytes, record: Record, segment: Segment, version: str) -> list[AnyFact]:
@@ -183,13 +180,13 @@ def replay(disk: Disk, runs: Sequence[Run], version: str) -> Iterator[list[AnyFa
             for batches in _many_at_once(data, run):
                 yield from batches
                 told += len(batches)
-        if told < run.records:  # record by record, to say which one it is
+        if told < len(run.ends):  # record by record, to say which one it is
             yield from islice(_one_by_one(data, run, version), told, None)
 
 
 def _many_at_once(data: bytes, run: Run) -> Iterator[list[list[AnyFact]]]:
     """Yield the batches of a run whose bytes are the very ones that verified, up to one that cannot be decoded."""
-    for some in payloads(data, run.start, run.end, AT_ONCE_BYTES):
+    for some in payloads(data, run.start, run.ends, AT_ONCE_BYTES):
         try:
             batches = BATCHES.decode(b"".join((ARRAY.pack(ARRAY_TAG, len(some)), *some)))
         except msgspec.DecodeError:
