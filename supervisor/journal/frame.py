@@ -140,7 +140,7 @@ def records(data: bytes, offset: int, chain: Chain) -> Iterator[Record]:
 def ends_of(data: bytes, offset: int, chain: Chain) -> tuple[array[int], Chain]:
     """Return where each of the good ``records`` ends, and where the chain stands behind the last.
 
-    It asks the same in a third of the time: a start may find hundreds of thousands. Tests hold the two together.
+    It asks the same in about half of the time: a start may find hundreds of thousands. Tests hold the two together.
     """
     ends = array("Q")
     seq, fact_seq, seed = chain.seq, chain.fact_seq, chain.checksum
