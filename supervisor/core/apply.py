@@ -6,64 +6,38 @@ Nothing in here decides: a fact carries every value that is needed.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import assert_never
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from supervisor.core.facts import (
-    AnyFact,
-    ContainerRefused,
-    ContainerSpared,
-    FirstSync,
-    GpuClosed,
-    GpuOpened,
-    LeaseEnded,
-    LeaseGranted,
-    LeaseRestarted,
-    LeaseRetimed,
-    LeaseTold,
-    ProcessMissed,
-    ProcessReported,
-    ProcessSignalled,
-    ResidencyBegan,
-    ResidencyEnded,
-    RoomVerified,
-    SignalFailed,
-    StopFailed,
-    SupervisorStarted,
-    SupervisorStopped,
-    TargetDown,
-    TargetReady,
-    TargetRemembered,
-    TicketEnded,
-    TicketKept,
-    TicketMoved,
-    TicketQueued,
-    UseSeen,
-    WindowOpened,
-)
+from supervisor.core import facts as f
+from supervisor.core.facts import AnyFact
 from supervisor.core.model import Ended, Lease, Phase, Remembered, Resident, Ticket
+from supervisor.core.remember import forget, remember_end
 from supervisor.core.state import Durable, Replaying, Settings, State
 
-#: Ends that were answered with a refusal: an idempotent retry may try again.
-REFUSALS = frozenset(
-    {
-        "scheduler_timeout",
-        "shutting_down",
-        "insufficient_vram",
-        "target_absent",
-        "target_failed",
-        "target_invalid",
-        "target_timeout",
-        "target_unknown",
-        "target_unhealthy",
-    }
-)
-
 REMEMBERED_MAX = 1_000
+
+V = TypeVar("V")
+
+#: What changes nothing by itself.
+Audited = (
+    f.SupervisorStopped
+    | f.TargetDown
+    | f.ContainerRefused
+    | f.ContainerSpared
+    | f.StopFailed
+    | f.GpuClosed
+    | f.GpuOpened
+    | f.ProcessReported
+    | f.ProcessSignalled
+    | f.SignalFailed
+    | f.ProcessMissed
+)
 
 
 def apply(state: State, fact: AnyFact) -> None:
@@ -72,99 +46,48 @@ def apply(state: State, fact: AnyFact) -> None:
     durable.fact_seq += 1
     durable.time_ms = fact.at_ms
     durable.time_wall_ms = fact.wall_ms
-    match fact:  # the frequent ones first: a million facts are replayed
-        case TicketQueued():
-            _queue(state, fact)
-        case LeaseGranted():
-            _grant(state, fact)
-        case RoomVerified():
-            _enter(state, fact.id, "ready" if fact.target is None else "starting", fact.at_ms)
-        case TargetReady():
-            _enter(state, fact.id, "ready", fact.at_ms)
-        case LeaseEnded():
-            lease = durable.leases.pop(fact.id)
-            state.unindex_lease(lease)
-            _remember_end(state, lease, fact, what_ended="lease")
-            if fact.resident and lease.target is not None:
-                durable.residents[lease.target] = Resident(
-                    lease.target,
-                    lease.project,
-                    fact.at_ms,
-                    fact.wall_ms,
-                    lease.gpus,
-                    lease.vram_mib,
-                    lease.loaded_at_ms,
-                )
-        case ResidencyEnded():
-            durable.residents.pop(fact.target, None)
-        case TicketEnded():
-            ticket = durable.tickets.pop(fact.id)
-            state.unindex_ticket(ticket)
-            _remember_end(state, ticket, fact, what_ended="ticket")
-        case WindowOpened():
-            window = {"window_until_ms": fact.until_ms, "window_gpus": fact.gpus, "window_mib": fact.vram_mib}
-            _replace_ticket(state, replace(durable.tickets[fact.id], **window))
-        case SupervisorStarted():
-            durable.boot_id = fact.boot_id
-            durable.boot_offset_ms = fact.at_ms - fact.boot_ms
-        case FirstSync():
-            durable.first_sync_done = True
-        case TicketKept():
-            _replace_ticket(state, replace(durable.tickets[fact.id], token_known=True))
-        case TicketMoved():
-            ticket = durable.tickets[fact.id]
-            _replace_ticket(state, replace(ticket, terms=replace(ticket.terms, priority=fact.priority)))
-        case LeaseRestarted():
-            for holder in state.holders_of(fact.target):  # all of them had their answer, whoever asked again
-                durable.leases[holder.id] = replace(holder, restarted=True, loaded_at_ms=0)
-            _enter(state, fact.id, "making_room", fact.at_ms)
-        case LeaseRetimed():
-            lease = durable.leases[fact.id]
-            wait_ready = lease.terms.wait_ready and not fact.answered
-            durable.leases[fact.id] = replace(
-                lease, terms=replace(lease.terms, ttl_ms=fact.ttl_ms, wait_ready=wait_ready)
-            )
-        case LeaseTold():
-            durable.leases[fact.id] = replace(durable.leases[fact.id], ends_at_ms=fact.ends_at_ms)
-        case ResidencyBegan():
-            durable.residents[fact.target] = Resident(
-                fact.target, fact.project, fact.at_ms, fact.wall_ms, fact.gpus, fact.vram_mib
-            )
-        case TargetRemembered():
-            durable.remembered[fact.name] = Remembered(
-                fact.name, fact.project, fact.working_dir, fact.config_files, fact.at_ms
-            )
-            durable.remembered.move_to_end(fact.name)
-            if len(durable.remembered) > REMEMBERED_MAX:
-                durable.remembered.popitem(last=False)
-        case UseSeen():
-            durable.peaks[fact.target] = fact.peak_mib
-            durable.peaks.move_to_end(fact.target)
-            if len(durable.peaks) > REMEMBERED_MAX:
-                durable.peaks.popitem(last=False)
-        case SupervisorStopped() | TargetDown() | ContainerRefused() | ContainerSpared() | StopFailed():
-            pass  # for the audit alone
-        case GpuClosed() | GpuOpened() | ProcessReported() | ProcessSignalled() | SignalFailed() | ProcessMissed():
-            pass  # for the audit alone
-        case _:
-            assert_never(fact)
+    CHANGES[type(fact)](state, fact)
     if fact.at_ms > state.forget_at_ms:
-        _forget(state, fact.at_ms)
+        forget(state, fact.at_ms)
 
 
-def _queue(state: State, fact: TicketQueued) -> None:
-    state.durable.arrivals += 1
-    ticket = Ticket(
-        id=fact.id,
-        order=state.durable.arrivals,
-        token_hash=fact.token_hash,
-        token_known=fact.token_known,
-        terms=fact.terms,
-        queued_at_ms=fact.at_ms,
-        queued_wall_ms=fact.wall_ms,
-    )
-    state.durable.tickets[ticket.id] = ticket
+def apply_all(state: State, facts: Iterable[AnyFact]) -> None:
+    """Do what ``apply`` does with each of them. How far they go is noted once, at the end: no change looks at it."""
+    fact, count = None, 0
+    for fact in facts:
+        CHANGES[type(fact)](state, fact)
+        if fact.at_ms > state.forget_at_ms:
+            forget(state, fact.at_ms)
+        count += 1
+    if fact is not None:
+        state.durable.fact_seq += count
+        state.durable.time_ms = fact.at_ms
+        state.durable.time_wall_ms = fact.wall_ms
+
+
+# ---- what each kind of fact changes
+
+
+def _queue(state: State, fact: f.TicketQueued) -> None:
+    durable = state.durable
+    durable.arrivals = order = durable.arrivals + 1
+    ticket = Ticket(fact.id, order, fact.token_hash, fact.token_known, fact.terms, fact.at_ms, fact.wall_ms)
+    durable.tickets[ticket.id] = ticket
     state.index_ticket(ticket)
+
+
+def _keep_ticket(state: State, fact: f.TicketKept) -> None:
+    _replace_ticket(state, replace(state.durable.tickets[fact.id], token_known=True))
+
+
+def _move_ticket(state: State, fact: f.TicketMoved) -> None:
+    ticket = state.durable.tickets[fact.id]
+    _replace_ticket(state, replace(ticket, terms=replace(ticket.terms, priority=fact.priority)))
+
+
+def _open_window(state: State, fact: f.WindowOpened) -> None:
+    window = {"window_until_ms": fact.until_ms, "window_gpus": fact.gpus, "window_mib": fact.vram_mib}
+    _replace_ticket(state, replace(state.durable.tickets[fact.id], **window))
 
 
 def _replace_ticket(state: State, ticket: Ticket) -> None:
@@ -173,109 +96,159 @@ def _replace_ticket(state: State, ticket: Ticket) -> None:
     state.index_ticket(ticket)
 
 
-def _grant(state: State, fact: LeaseGranted) -> None:
+def _end_ticket(state: State, fact: f.TicketEnded) -> None:
+    ticket = state.durable.tickets.pop(fact.id)
+    state.unindex_ticket(ticket)
+    remember_end(state, ticket, fact, "ticket")
+
+
+def _grant(state: State, fact: f.LeaseGranted) -> None:
     durable = state.durable
     ticket = durable.tickets.pop(fact.id, None)
     if ticket is not None:
         state.unindex_ticket(ticket)
     durable.fence = fact.fence
+    terms = fact.terms
     resident = None
-    if fact.terms.target is not None:
-        resident = durable.residents.pop(fact.terms.target, None)
-        durable.last_target = fact.terms.target
+    if terms.target is not None:
+        resident = durable.residents.pop(terms.target, None)
+        durable.last_target = terms.target
     lead = durable.leases[fact.joins] if fact.joins is not None else None
-    lease = Lease(
-        id=fact.id,
-        fence=fact.fence,
-        token_hash=fact.token_hash,
-        token_known=fact.token_known,
-        terms=fact.terms,
-        project=fact.project,
-        gpus=fact.gpus,
-        vram_mib=fact.vram_mib,
-        phase=lead.phase if lead is not None else "making_room",
-        granted_at_ms=fact.at_ms,
-        granted_wall_ms=fact.wall_ms,
-        phase_at_ms=lead.phase_at_ms if lead is not None else fact.at_ms,
-        needs_cold_start=lead.needs_cold_start if lead is not None else fact.needs_cold_start,
-        adopted=fact.adopted,
-        warm=lead.warm if lead is not None else fact.warm,
-        loaded_at_ms=_loaded_at_ms(fact, lead or resident),
+    before = lead or resident
+    durable.leases[fact.id] = lease = Lease(  # by place: so many by name take six times as long
+        fact.id,
+        fact.fence,
+        fact.token_hash,
+        fact.token_known,
+        terms,
+        fact.project,
+        fact.gpus,
+        fact.vram_mib,
+        lead.phase if lead is not None else "making_room",
+        fact.at_ms,
+        fact.wall_ms,
+        lead.phase_at_ms if lead is not None else fact.at_ms,
+        lead.needs_cold_start if lead is not None else fact.needs_cold_start,
+        fact.adopted,
+        lead.warm if lead is not None else fact.warm,
+        loaded_at_ms=before.loaded_at_ms if before is not None and not fact.needs_cold_start else 0,
     )
-    durable.leases[lease.id] = lease
     state.index_lease(lease)
 
 
-def _loaded_at_ms(fact: LeaseGranted, before: Lease | Resident | None) -> int:
-    return before.loaded_at_ms if before is not None and not fact.needs_cold_start else 0
+def _verify_room(state: State, fact: f.RoomVerified) -> None:
+    _enter(state, fact.id, "ready" if fact.target is None else "starting", fact.at_ms)
+
+
+def _make_ready(state: State, fact: f.TargetReady) -> None:
+    _enter(state, fact.id, "ready", fact.at_ms)
+
+
+def _restart(state: State, fact: f.LeaseRestarted) -> None:
+    leases = state.durable.leases
+    for holder in state.holders_of(fact.target):  # all of them had their answer, whoever asked again
+        leases[holder.id] = replace(holder, restarted=True, loaded_at_ms=0)
+    _enter(state, fact.id, "making_room", fact.at_ms)
 
 
 def _enter(state: State, lease_id: str, phase: Phase, at_ms: int) -> None:
     """All holders of a target enter a phase together."""
     leases = state.durable.leases
     target = leases[lease_id].terms.target
-    for id_ in (lease_id,) if target is None else tuple(state.leases_by_target[target]):
-        _enter_one(state, leases[id_], phase, at_ms)
+    for id_ in (lease_id,) if target is None else state.leases_by_target[target]:
+        lease = leases[id_]
+        # Once room is verified nothing old runs any more: a later restart of the target begins from what is there.
+        cold = lease.needs_cold_start and phase == "making_room"
+        loaded_at_ms = lease.loaded_at_ms or at_ms if phase == "ready" else lease.loaded_at_ms
+        leases[id_] = replace(lease, phase=phase, phase_at_ms=at_ms, needs_cold_start=cold, loaded_at_ms=loaded_at_ms)
 
 
-def _enter_one(state: State, lease: Lease, phase: Phase, at_ms: int) -> None:
-    # Once room is verified nothing old runs any more: a later restart of the target begins from what is there.
-    cold = lease.needs_cold_start and phase == "making_room"
-    loaded_at_ms = lease.loaded_at_ms or at_ms if phase == "ready" else lease.loaded_at_ms
-    state.durable.leases[lease.id] = replace(
-        lease, phase=phase, phase_at_ms=at_ms, needs_cold_start=cold, loaded_at_ms=loaded_at_ms
-    )
+def _retime(state: State, fact: f.LeaseRetimed) -> None:
+    lease = state.durable.leases[fact.id]
+    wait_ready = lease.terms.wait_ready and not fact.answered
+    terms = replace(lease.terms, ttl_ms=fact.ttl_ms, wait_ready=wait_ready)
+    state.durable.leases[fact.id] = replace(lease, terms=terms)
 
 
-def _remember_end(state: State, held: Ticket | Lease, fact: TicketEnded | LeaseEnded, *, what_ended: str) -> None:
+def _tell(state: State, fact: f.LeaseTold) -> None:
+    leases = state.durable.leases
+    leases[fact.id] = replace(leases[fact.id], ends_at_ms=fact.ends_at_ms)
+
+
+def _end_lease(state: State, fact: f.LeaseEnded) -> None:
     durable = state.durable
-    ended = Ended(
-        id=held.id,
-        token_hash=held.token_hash,
-        what="lease" if what_ended == "lease" else "ticket",
-        reason=fact.reason,
-        at_ms=fact.at_ms,
-        wall_ms=fact.wall_ms,
-        scope=held.terms.scope,
-        body=held.terms.body,
-        target=held.terms.target,
-    )
-    if held.token_hash:
-        durable.ended[held.token_hash] = ended
-        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + _slack(state.settings.ended_ms))
-    # Whoever was told a lease or a ticket has had an answer, and a later failure is its end: a retry is no second one.
-    answered = held.token_known or (isinstance(held, Lease) and held.answer_due)
-    if held.terms.scope and (answered or fact.reason not in REFUSALS):
-        durable.ended_keys[held.terms.scope] = ended
-        state.forget_at_ms = min(state.forget_at_ms, fact.at_ms + _slack(state.settings.keys_ms))
-    if max(len(durable.ended), len(durable.ended_keys)) > _slack(state.settings.ended_max):
-        _forget(state, fact.at_ms)
+    lease = durable.leases.pop(fact.id)
+    state.unindex_lease(lease)
+    remember_end(state, lease, fact, "lease")
+    target = lease.terms.target
+    if fact.resident and target is not None:
+        durable.residents[target] = Resident(
+            target, lease.project, fact.at_ms, fact.wall_ms, lease.gpus, lease.vram_mib, lease.loaded_at_ms
+        )
 
 
-def _forget(state: State, now_ms: int) -> None:
-    """Drop what was remembered for long enough. Facts alone decide when, so that a replay forgets the same."""
-    durable, settings = state.durable, state.settings
-    state.forget_at_ms = min(
-        _trim(durable.ended, now_ms, settings.ended_ms, settings.ended_max),
-        _trim(durable.ended_keys, now_ms, settings.keys_ms, settings.ended_max),
+def _begin_residency(state: State, fact: f.ResidencyBegan) -> None:
+    state.durable.residents[fact.target] = Resident(
+        fact.target, fact.project, fact.at_ms, fact.wall_ms, fact.gpus, fact.vram_mib
     )
 
 
-def _slack(amount: int) -> int:
-    """Let a limit be passed by a sixteenth: what is over it is dropped in bulk, not with every fact."""
-    return amount + amount // 16
+def _end_residency(state: State, fact: f.ResidencyEnded) -> None:
+    state.durable.residents.pop(fact.target, None)
 
 
-def _trim(ended: OrderedDict[str, Ended], now_ms: int, keep_ms: int, most: int) -> float:
-    """Drop what is too old or too much, once there is enough of it; return when the next one will be too old."""
-    if len(ended) > _slack(most) or (ended and _oldest_ms(ended) + _slack(keep_ms) < now_ms):
-        while ended and (len(ended) > most or _oldest_ms(ended) + keep_ms < now_ms):
-            ended.popitem(last=False)
-    return _oldest_ms(ended) + _slack(keep_ms)
+def _start(state: State, fact: f.SupervisorStarted) -> None:
+    state.durable.boot_id = fact.boot_id
+    state.durable.boot_offset_ms = fact.at_ms - fact.boot_ms
 
 
-def _oldest_ms(ended: OrderedDict[str, Ended]) -> float:
-    return next(iter(ended.values())).at_ms if ended else float("inf")
+def _sync(state: State, _: f.FirstSync) -> None:
+    state.durable.first_sync_done = True
+
+
+def _remember_target(state: State, fact: f.TargetRemembered) -> None:
+    known = Remembered(fact.name, fact.project, fact.working_dir, fact.config_files, fact.at_ms)
+    _put_last(state.durable.remembered, fact.name, known)
+
+
+def _see_use(state: State, fact: f.UseSeen) -> None:
+    _put_last(state.durable.peaks, fact.target, fact.peak_mib)
+
+
+def _put_last(kept: OrderedDict[str, V], name: str, value: V) -> None:
+    kept[name] = value
+    kept.move_to_end(name)
+    if len(kept) > REMEMBERED_MAX:
+        kept.popitem(last=False)
+
+
+def _note(state: State, fact: Audited) -> None:
+    """Such a fact is for the audit alone."""
+
+
+#: A million facts are replayed, and a ``match`` asks one type after the other. A test holds that every kind of fact is
+#: in here, with a function that takes it.
+CHANGES: dict[type[f.Fact], Callable[[State, Any], None]] = {
+    f.SupervisorStarted: _start,
+    f.FirstSync: _sync,
+    f.TicketQueued: _queue,
+    f.TicketKept: _keep_ticket,
+    f.TicketMoved: _move_ticket,
+    f.WindowOpened: _open_window,
+    f.TicketEnded: _end_ticket,
+    f.LeaseGranted: _grant,
+    f.RoomVerified: _verify_room,
+    f.TargetReady: _make_ready,
+    f.LeaseRestarted: _restart,
+    f.LeaseRetimed: _retime,
+    f.LeaseTold: _tell,
+    f.LeaseEnded: _end_lease,
+    f.ResidencyBegan: _begin_residency,
+    f.ResidencyEnded: _end_residency,
+    f.TargetRemembered: _remember_target,
+    f.UseSeen: _see_use,
+    **dict.fromkeys(get_args(Audited), _note),
+}
 
 
 # ---- snapshots
@@ -359,7 +332,5 @@ def thaw(payload: bytes) -> Durable:
 def replay(settings: Settings, snapshot: bytes | None, batches: Iterable[Sequence[AnyFact]]) -> State:
     """Rebuild the state from a snapshot and the batches of facts after it."""
     state = Replaying(settings, thaw(snapshot) if snapshot is not None else None)
-    for batch in batches:
-        for fact in batch:
-            apply(state, fact)
+    apply_all(state, chain.from_iterable(batches))
     return State(settings, state.durable)

@@ -269,7 +269,7 @@ class Terms(Struct, frozen=True, kw_only=True, gc=False):
     caller: str = ""
 
 
-class Ticket(Struct, frozen=True, kw_only=True, gc=False):
+class Ticket(Struct, frozen=True, gc=False):
     """A place in the queue. ``order`` is its arrival number: the tie-break of equal ranks.
 
     ``token_known`` says that its caller was told the token (a polled ticket); a waiter's caller is not.
@@ -288,7 +288,7 @@ class Ticket(Struct, frozen=True, kw_only=True, gc=False):
     window_mib: int | None = None
 
 
-class Lease(Struct, frozen=True, kw_only=True, gc=False):
+class Lease(Struct, frozen=True, gc=False):
     """The right to use the GPU. Its expiry is observed, not durable: a renewal writes nothing.
 
     ``fence`` grows with every grant, so a later holder always has a larger one.

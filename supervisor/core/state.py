@@ -361,8 +361,8 @@ class State:
             self.ids_by_token[lease.token_hash] = lease.id
         if lease.terms.scope:
             self.ids_by_scope[lease.terms.scope] = lease.id
-        if lease.target is not None:
-            self.leases_by_target.setdefault(lease.target, {})[lease.id] = None
+        if lease.terms.target is not None:
+            self.leases_by_target.setdefault(lease.terms.target, {})[lease.id] = None
         self._index_tie(lease)
         _count(self.held_by, lease.terms.caller, 1)
 
@@ -379,8 +379,8 @@ class State:
         self._forget_token(ticket)
 
     def unindex_lease(self, lease: Lease) -> None:
-        if lease.target is not None:
-            self._drop_holder(lease.target, lease.id)
+        if lease.terms.target is not None:
+            self._drop_holder(lease.terms.target, lease.id)
         _count(self.held_by, lease.terms.caller, -1)
         self._forget_token(lease)
 

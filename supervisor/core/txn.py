@@ -38,7 +38,7 @@ class Txn:
 
     def emit(self, kind: type[F], **values: Any) -> F:
         """Record a fact and apply it."""
-        fact = kind(at_ms=self.now.at_ms, wall_ms=self.now.wall_ms, **values)
+        fact = kind(self.now.at_ms, self.now.wall_ms, **values)
         apply(self.state, fact)  # type: ignore[arg-type]  # every concrete Fact is in AnyFact; a test holds it
         self.out.facts.append(fact)  # type: ignore[arg-type]
         return fact

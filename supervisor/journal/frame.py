@@ -18,7 +18,8 @@ as valid records (the crc of nothing is 0).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import Literal
 from zlib import crc32
 
@@ -32,7 +33,8 @@ FORMAT = 1
 MAGIC = b"\xc1rec"
 HEAD = struct.Struct("<4sIIQQ")
 SUMS = struct.Struct("<II")
-RECORD_HEADER = HEAD.size + SUMS.size
+WHOLE_HEAD = struct.Struct("<4sIIQQII")
+RECORD_HEADER = WHOLE_HEAD.size
 
 SEGMENT_MAGIC = b"gpusvjnl"
 #: Any later format keeps these 128 bytes: magic, format, version at the start, their checksum at the end. So an old
@@ -133,6 +135,42 @@ def records(data: bytes, offset: int, chain: Chain) -> Iterator[Record]:
             return
         yield record
         offset, seq, fact_seq, checksum = record.end, seq + 1, fact_seq + record.facts, record.checksum
+
+
+def ends_of(data: bytes, offset: int, chain: Chain) -> tuple[array[int], Chain]:
+    """Return where each of the good ``records`` ends, and where the chain stands behind the last.
+
+    It asks the same in about half of the time: a start may find hundreds of thousands. Tests hold the two together.
+    """
+    ends = array("Q")
+    seq, fact_seq, seed = chain.seq, chain.fact_seq, chain.checksum
+    view, last, unpack = memoryview(data), len(data) - RECORD_HEADER, WHOLE_HEAD.unpack_from
+    while offset <= last:
+        magic, length, facts, found_seq, found_fact_seq, head_sum, checksum = unpack(data, offset)
+        if magic != MAGIC or found_seq != seq or found_fact_seq != fact_seq or not length or not facts:
+            break
+        head, body = data[offset : offset + HEAD.size], offset + RECORD_HEADER
+        end = body + length
+        if crc32(head) != head_sum or end > len(data) or crc32(view[body:end], crc32(head, seed)) != checksum:
+            break
+        ends.append(end)
+        offset, seed = end, checksum
+        seq += 1
+        fact_seq += facts
+    return ends, Chain(seq, fact_seq, seed)
+
+
+def payloads(data: bytes, start: int, ends: Iterable[int], at_once: int) -> Iterator[list[bytes]]:
+    """Yield what is in records that verified, from ``start`` on: about ``at_once`` bytes each time."""
+    some, enough = [], start + at_once
+    for end in ends:
+        some.append(data[start + RECORD_HEADER : end])
+        start = end
+        if end >= enough:
+            yield some
+            some, enough = [], end + at_once
+    if some:
+        yield some
 
 
 def judge(data: bytes, offset: int, chain: Chain) -> Ending:

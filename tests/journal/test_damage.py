@@ -22,6 +22,7 @@ from supervisor.journal.frame import (
     decode_segment_header,
     encode_record,
     encode_segment_header,
+    ends_of,
     judge,
     records,
 )
@@ -53,7 +54,7 @@ def log_of_64_kib() -> tuple[bytes, list[Record]]:
 
 def what_a_flip_does(data: bytearray, record: Record, chain: Chain) -> str:
     """Say what a replay makes of a record that may have been changed: all before it is as it was."""
-    if next(records(data, record.offset, chain), None) is not None:
+    if next(records(data, record.offset, chain), None) is not None or ends_of(data, record.offset, chain)[0]:
         return "unnoticed"
     return judge(data, record.offset, chain).kind
 

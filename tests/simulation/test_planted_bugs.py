@@ -125,7 +125,7 @@ def window_never_lapses(patch: pytest.MonkeyPatch) -> None:
 
 
 def fence_reused(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leases, "LeaseGranted", lambda **values: LeaseGranted(**{**values, "fence": 1}))
+    patch.setattr(leases, "LeaseGranted", lambda *at, **values: LeaseGranted(*at, **{**values, "fence": 1}))
 
 
 def expiry_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -209,15 +209,16 @@ def calls_before_the_sync(patch: pytest.MonkeyPatch) -> None:
 
 
 def replay_drops_a_kind_of_fact(patch: pytest.MonkeyPatch) -> None:
-    honest = applying.apply
+    honest = applying.apply_all
 
-    def forgetful(state: Any, fact: Any) -> None:
-        honest(state, fact)
-        if isinstance(fact, LeaseRetimed):
-            lease = state.durable.leases[fact.id]
-            state.durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=1))
+    def forgetful(state: Any, facts: Any) -> None:
+        for fact in facts:
+            honest(state, [fact])
+            if isinstance(fact, LeaseRetimed):
+                lease = state.durable.leases[fact.id]
+                state.durable.leases[fact.id] = replace(lease, terms=replace(lease.terms, ttl_ms=1))
 
-    patch.setattr(applying, "apply", forgetful)
+    patch.setattr(applying, "apply_all", forgetful)
 
 
 def snapshot_drops_a_field(patch: pytest.MonkeyPatch) -> None:
