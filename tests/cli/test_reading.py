@@ -267,6 +267,24 @@ def test_why_says_it_in_one_sentence_with_what_to_type(fake: FakeServer, run):
     )
 
 
+def test_why_of_labels_that_are_wrong_sends_back_to_check_and_not_to_acquire(fake: FakeServer, run):
+    fake.documents["/v1/why/x-1"] = document(
+        Why(
+            name="x-1",
+            target=None,
+            state="invalid",
+            sentence="container x-1 has a bad gpu.target",
+            stopped=None,
+            by=None,
+            for_target=None,
+            for_owner=None,
+            command="gpu-supervisor check",
+        )
+    )
+
+    assert run("why", "x-1")[1] == "container x-1 has a bad gpu.target\nonce it is mended: gpu-supervisor check\n"
+
+
 def test_why_of_something_unknown_is_an_error(fake: FakeServer, run):
     fake.documents["/v1/why/x%20y"] = Answer(404, "not_found", "no container or target is called x y")
 
