@@ -18,6 +18,7 @@ from supervisor.core.facts import (
     ContainerSpared,
     LeaseEnded,
     ResidencyEnded,
+    TargetDown,
     TargetRemembered,
 )
 from supervisor.core.model import Container, Problem, Terms
@@ -178,7 +179,7 @@ def _stops(fact: AnyFact, about: Subject) -> bool:
             if about.container is not None:
                 return about.container in {fact.container, fact.container_id}
             return fact.target == about.target
-        case ResidencyEnded():
+        case ResidencyEnded() | TargetDown():
             return fact.target == about.target
         case LeaseEnded():
             return fact.target == about.target and not fact.resident
@@ -199,6 +200,8 @@ def _who(state: State, fact: AnyFact) -> tuple[str | None, str | None, str | Non
             return "operator", None, None
         case LeaseEnded(reason="released"):
             return fact.owner, None, None
+        case TargetDown():
+            return None, None, None
         case _:
             return "supervisor", None, None
 

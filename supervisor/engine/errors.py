@@ -99,4 +99,4 @@ def _innermost(error: BaseException) -> str:
         if inner is None:
             break
         seen = inner
-    return str(seen) or type(seen).__name__
+    return (isinstance(seen, OSError) and seen.strerror) or str(seen) or type(seen).__name__

@@ -297,6 +297,21 @@ def test_why_of_a_container_without_a_target_says_what_is_wrong_with_its_labels(
     run(story())
 
 
+def test_why_of_a_leased_target_that_went_down_is_not_an_older_refusal():
+    async def story() -> None:
+        async with house() as it:
+            it.box.engine.start("a-main")
+            await until(lambda: any(type(fact).__name__ == "ContainerRefused" for fact in it.box.disk.facts))
+            await it.lease("a")
+            it.box.engine.start("a-main", status="exited", health="none", exit_code=3)
+            await until(lambda: any(type(fact).__name__ == "TargetDown" for fact in it.box.disk.facts))
+            why = (await it.get("/v1/why/a")).json()
+            assert (why["state"], why["by"]) == ("down", None)
+            assert why["sentence"].startswith("a went down: container a-main-1 exited with code 3")
+
+    run(story())
+
+
 def test_why_of_an_invalid_target_says_once_what_makes_it_invalid():
     bad = container("bad", healthcheck=False)
 
