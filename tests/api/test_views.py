@@ -114,7 +114,7 @@ def test_a_lease_that_is_ready_says_nothing_and_one_that_is_down_says_so():
     box.exit("a-main", 1)
     assert (of(box, request).state, of(box, request).why) == (
         "down",
-        "a went down: container a-main-1 exited with code 1",
+        "container a-main-1 exited with code 1",
     )
 
 

@@ -112,7 +112,7 @@ def _why_not_ready(state: State, lease: Lease) -> str:
         lead = state.lead_of(lease)
         if lead.id not in state.observed.down_since:
             return ""
-        return f"{lease.target} went down: {standing(state, lead).detail or 'it is coming back'}"
+        return standing(state, lead).detail or f"{lease.target} went down"
     if not state.observed.synced:
         return f"not in sync with the container engine ({state.observed.engine_reason})"
     if lease.phase == "making_room":
