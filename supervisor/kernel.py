@@ -44,6 +44,8 @@ class Kernel:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        #: Called with each reply when it is decided; what it sees of the state is on disk when the reply leaves.
+        self.on_reply: Callable[[Now, Reply], None] = lambda _now, _reply: None
         self.durable_seq = state.durable.fact_seq
         self.pending: list[AnyFact] = []
         self.recent: deque[tuple[int, AnyFact]] = deque(maxlen=RECENT_MAX)
@@ -79,6 +81,7 @@ class Kernel:
         else:
             self.pending += out.facts
         for reply in out.replies:
+            self.on_reply(now, reply)
             if isinstance(reply, Renewed):
                 self.outbox.replies.append(reply)
             else:

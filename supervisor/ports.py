@@ -86,6 +86,10 @@ class Desk(Protocol):
         """
         ...
 
+    async def ask_and_see(self, request: Request, view: Callable[[State, Now, Reply], T]) -> tuple[Reply, T]:
+        """Ask, and compute a view of the state in which the reply was decided: both come once all of it is on disk."""
+        ...
+
     def hang_up(self, request_id: int, lease_id: str | None = None) -> None:
         """Say that a caller went away, or that an answer that granted ``lease_id`` could not be delivered."""
 

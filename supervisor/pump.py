@@ -17,10 +17,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import msgspec
+from msgspec import Struct
 
 from supervisor.clock import Clock
-from supervisor.core.facts import AnyFact, TargetRemembered
+from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import (
     ActionDone,
     CallerGone,
@@ -44,6 +44,7 @@ from supervisor.notify import ServiceManager
 from supervisor.pid_watch import PidWatch
 from supervisor.ports import EnginePort, JournalPort
 from supervisor.readings import GpuPort, Readings
+from supervisor.telling import Audit, Changes
 from supervisor.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -55,11 +56,17 @@ ROOM_BYTES = 512 * 1024
 SNAPSHOT_FACTS = 100_000
 #: How often a full disk is tried again.
 DISK_RETRY_S = 1.0
-#: Facts are told to the log, and to who follows the audit, so long after they are on disk, and so many in one go.
-TELL_S = 0.005
-TELL_MAX = 64
 #: Nothing that is due by itself waits longer than this.
 SLEEP_S = 60.0
+
+
+class _Asked(Struct):
+    """Somebody who waits for a reply. ``seen``: what ``view`` made of the state when it was decided, or ``failed``."""
+
+    reply: asyncio.Future[Reply]
+    view: Callable[[State, Now, Reply], Any] | None = None
+    seen: Any = None
+    failed: Exception | None = None
 
 
 class Pump:
@@ -72,7 +79,7 @@ class Pump:
         engine: EnginePort,
         gpus: GpuPort,
         clock: Clock,
-        on_fact: Callable[[int, AnyFact], None],
+        on_facts: Callable[[list[tuple[int, AnyFact]]], None],
         manager: ServiceManager | None = None,
     ) -> None:
         self.kernel = kernel
@@ -81,25 +88,21 @@ class Pump:
         self._readings = Readings(gpus, self._rouse)
         self._clock = clock
         self._pids = PidWatch(self.post, clock.boot_id)
-        self._on_fact = on_fact
         self._manager = manager or ServiceManager()
         self._beat_due_at = 0.0
+        self._changes = Changes(kernel.state.observed, self._manager)
+        self._audit = Audit(kernel, disk, on_facts)
         self._inbox: deque[Input] = deque()
-        self._asked: dict[int, asyncio.Future[Reply]] = {}
+        self._asked: dict[int, _Asked] = {}
+        kernel.on_reply = self._see
         self._last_request_id = 0
         self._synced: list[BaseException | None] = []
         self._facts_since_snapshot = 0
-        self._told_seq = kernel.durable_seq
-        self._telling = False
-        self._told_reason = kernel.state.observed.engine_reason
-        self._told_dirty: dict[str, str] = {}
-        self._told_problem = ""
         self._looks: Looks[Any] | None = None
         self._processes: ProcessPort[Any] | None = None
         self._disk_retry_at = 0.0
         self._first_look = asyncio.Event()
         self._first_reading = asyncio.Event()
-        self._new_fact = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._alarm: asyncio.TimerHandle | None = None
@@ -176,8 +179,7 @@ class Pump:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._pids.close()
-            while self._told_seq < self.kernel.durable_seq:
-                self._tell_facts()
+            self._audit.tell_the_rest()
             self._writer.end()
 
     def _take_turn(self) -> None:
@@ -186,8 +188,9 @@ class Pump:
         if not self._runs or self._over.done():
             return
         try:
-            self._turn()
-            self._set_alarm()
+            now = self._clock.now()
+            self._turn(now)
+            self._set_alarm(now)
         except BaseException as error:
             self._fail(error)
 
@@ -195,9 +198,9 @@ class Pump:
         if not self._over.done():
             self._over.set_exception(error)
 
-    def _set_alarm(self) -> None:
+    def _set_alarm(self, now: Now) -> None:
         """Have a turn when something falls due by itself. One that comes too early only looks again."""
-        delay_s = self._delay_s()
+        delay_s = self._delay_s(now)
         at_s = self._loop.time() + delay_s
         if self._alarm is not None:
             if self._alarm_at_s <= at_s:
@@ -222,23 +225,21 @@ class Pump:
         if self._inbox:
             self._take_turn()
 
-    def _delay_s(self) -> float:
-        due: list[float] = []
-        if self.kernel.wake_at_ms is not None:
-            due.append((self.kernel.wake_at_ms - self._clock.now().at_ms) / 1000)
-        observed = self.kernel.state.observed
+    def _delay_s(self, now: Now) -> float:
+        observed, at_s = self.kernel.state.observed, time.monotonic()
+        due = [SLEEP_S, self._beat_due_at - at_s, self._readings.due_at_s(observed) - at_s]
+        wake_at_ms = self.kernel.wake_at_ms
+        if wake_at_ms is not None:
+            due.append((wake_at_ms - now.at_ms) / 1000)
         if observed.storage_full:
-            due.append(self._disk_retry_at - self._loop.time())
-        due.append(self._readings.due_at_s(observed) - time.monotonic())
+            due.append(self._disk_retry_at - at_s)
         if self._looks is not None:
-            due.append(self._looks.due_at_s(observed.gpus) - time.monotonic())
-        due.append(self._beat_due_at - self._loop.time())
-        return min(SLEEP_S, max(0.0, min(due)))
+            due.append(self._looks.due_at_s(observed.gpus) - at_s)
+        return max(0.0, min(due))
 
-    def _turn(self) -> None:
+    def _turn(self, now: Now) -> None:
         """One batch: what came in, what was synced, what fell due; then let out what may leave."""
-        self._beat_due_at = self._manager.beat(self._loop.time())
-        now = self._clock.now()
+        self._beat_due_at = self._manager.beat(time.monotonic())
         self._watch_storage(now)
         # What came in first, so that the calls which a finished batch releases are planned from the newest sightings.
         for _ in range(len(self._inbox)):
@@ -247,13 +248,16 @@ class Pump:
             if error is not None:
                 raise error
             self.kernel.batch_durable(now)
-        if self.kernel.wake_at_ms is not None and self.kernel.wake_at_ms <= now.at_ms:
+        wake_at_ms = self.kernel.wake_at_ms
+        if wake_at_ms is not None and wake_at_ms <= now.at_ms:
             self.kernel.feed(now, Tick())
         self._read_gpus(now)
         self._let_out()
         self._hand_over_batch()
         self._pids.follow(self.kernel.state)
-        self._tell_changes()
+        if self.kernel.state.observed.ever_synced:
+            self._first_look.set()
+        self._changes.tell(self.kernel.state.observed)
 
     def _hand_over_batch(self) -> None:
         batch = self.kernel.take_batch()
@@ -263,30 +267,6 @@ class Pump:
             if self._facts_since_snapshot >= SNAPSHOT_FACTS and not self.kernel.pending:
                 snapshot, self._facts_since_snapshot = self.kernel.freeze(), 0
             self._writer.put(batch, snapshot)
-
-    def _tell_changes(self) -> None:
-        """Say what changed that is no decision: in sync or not and why, what is wrong with GPUs, one that is closed."""
-        observed = self.kernel.state.observed
-        if observed.ever_synced:
-            self._first_look.set()
-        if observed.engine_reason != self._told_reason:
-            self._told_reason = observed.engine_reason
-            if self._told_reason:
-                log.warning("not in sync with the container engine: %s", self._told_reason)
-                self._manager.status(f"not in sync with the container engine: {self._told_reason}; grants nothing new")
-            else:
-                log.info("in sync with the container engine")
-                self._manager.status("in sync with the container engine")
-        if observed.gpu_problem != self._told_problem:
-            self._told_problem = observed.gpu_problem
-            log.warning("GPUs: %s", self._told_problem or "all is well again")
-        dirty = {uuid: dirty.detail for uuid, dirty in observed.dirty.items()}
-        if dirty != self._told_dirty:
-            for uuid in self._told_dirty.keys() - dirty.keys():
-                log.warning("GPU %s is open again", uuid)
-            for uuid in dirty.keys() - self._told_dirty.keys():
-                log.warning("%s", dirty[uuid])
-            self._told_dirty = dirty
 
     async def first_look(self, timeout_s: float) -> None:
         """Wait until the engine was seen for the first time, or the time is over."""
@@ -314,8 +294,8 @@ class Pump:
         if full != observed.storage_full:
             log.warning("the disk of the data directory is full" if full else "the disk has room again")
             self.kernel.feed(now, StorageFull(full))
-        if full and self._loop.time() >= self._disk_retry_at:
-            self._disk_retry_at = self._loop.time() + DISK_RETRY_S
+        if full and time.monotonic() >= self._disk_retry_at:
+            self._disk_retry_at = time.monotonic() + DISK_RETRY_S
             self._writer.put([], None)
 
     def _read_gpus(self, now: Now) -> None:
@@ -338,39 +318,22 @@ class Pump:
         # Who was granted something goes on at once; who gave it back only hears that it is so.
         for reply in sorted(out.replies, key=lambda reply: not isinstance(reply, Granted)):
             asked = self._asked.pop(reply.request_id, None)
-            if asked is not None and not asked.done():
-                asked.set_result(reply)
+            if asked is not None and not asked.reply.done():
+                asked.reply.set_result(reply)
         for deliver in out.reads:
             deliver()
-        if self.kernel.durable_seq > self._told_seq and not self._telling:
-            self._telling = True
-            # Later: a line of the log costs as much as an answer, and nobody waits for it.
-            self._loop.call_later(TELL_S, self._tell_facts)
+        self._audit.tell_soon()
 
-    def _tell_facts(self) -> None:
-        """Tell the log, and who follows the audit, what is on disk by now: a few, and the rest in the next round."""
-        for seq, fact in self._recent(self._told_seq, TELL_MAX):
-            self._on_fact(seq, fact)
-            self._told_seq = seq
-        self._telling = self._told_seq < self.kernel.durable_seq
-        if self._telling:
-            self._loop.call_soon(self._tell_facts)
-        self._new_fact.set()
-        self._new_fact = asyncio.Event()
+    def _see(self, now: Now, reply: Reply) -> None:
+        asked = self._asked.get(reply.request_id)
+        if asked is not None and asked.view is not None:
+            try:
+                asked.seen = asked.view(self.kernel.state, now, reply)
+            except Exception as error:  # its asker's trouble, and nobody else's
+                asked.failed = error
 
     def _call_done(self, done: ActionDone) -> None:
         self.post(done)
-
-    def _recent(self, after: int, limit: int) -> list[tuple[int, AnyFact]]:
-        """Return facts after ``after`` that are on disk, from memory."""
-        recent = self.kernel.recent
-        if not recent:
-            return []
-        first = recent[0][0]
-        begin = max(0, after + 1 - first)
-        end = min(begin + limit, self.kernel.durable_seq + 1 - first)
-        # By index, from the end that is nearer: passing over twenty thousand facts cost more than a sync.
-        return [recent[index] for index in range(begin, end)]
 
     # ---- Desk
 
@@ -383,7 +346,17 @@ class Pump:
 
     async def ask(self, request: Request) -> Reply:
         """Hand in a request and wait for its reply. Cancelling the wait hangs up."""
-        asked: asyncio.Future[Reply] = self._loop.create_future()
+        return await self._ask(request, _Asked(self._loop.create_future()))
+
+    async def ask_and_see(self, request: Request, view: Callable[[State, Now, Reply], T]) -> tuple[Reply, T]:
+        """Ask, and return what ``view`` made of the state when the reply was decided."""
+        asked = _Asked(self._loop.create_future(), view)
+        reply = await self._ask(request, asked)
+        if asked.failed is not None:
+            raise asked.failed
+        return reply, asked.seen
+
+    async def _ask(self, request: Request, asked: _Asked) -> Reply:
         self._asked[request.request_id] = asked
         if isinstance(request, Renew) and self._runs and not self._inbox:
             self._renew(request)
@@ -392,24 +365,24 @@ class Pump:
             if self._gather() and self.kernel.rests:
                 self._take_turn()
         try:
-            return await asked
+            return await asked.reply
         except asyncio.CancelledError:
             self._asked.pop(request.request_id, None)
-            answered = asked.result() if asked.done() and not asked.cancelled() else None
+            answered = asked.reply.result() if asked.reply.done() and not asked.reply.cancelled() else None
             self.hang_up(request.request_id, _handed(answered))
             raise
 
     def _renew(self, request: Renew) -> None:
         """Step a renewal by itself: it writes nothing, so that nothing of a turn concerns it but a new expiry."""
-        before_ms = self.kernel.wake_at_ms
+        before_ms, now = self.kernel.wake_at_ms, self._clock.now()
         try:
-            self.kernel.feed(self._clock.now(), request)
+            self.kernel.feed(now, request)
             self._let_out()
         except BaseException as error:
             self._fail(error)
         after_ms = self.kernel.wake_at_ms
         if after_ms is not None and (before_ms is None or after_ms < before_ms):
-            self._set_alarm()
+            self._set_alarm(now)
 
     def hang_up(self, request_id: int, lease_id: str | None = None) -> None:
         self._inbox.append(CallerGone(request_id, lease_id))
@@ -427,31 +400,10 @@ class Pump:
         return value
 
     async def history(self, after: int, limit: int, target: str | None = None) -> list[tuple[int, AnyFact]]:
-        """Return facts after ``after`` that are on disk, oldest first; those of one target where it is given."""
-        found: list[tuple[int, AnyFact]] = []
-        while len(found) < limit and after < self.kernel.durable_seq:
-            chunk = await self._chunk(after, 1_000 if target is not None else limit - len(found))
-            if not chunk:
-                break
-            after = chunk[-1][0]
-            found += [item for item in chunk if target is None or names(item[1], target)]
-        return found[:limit]
-
-    async def _chunk(self, after: int, limit: int) -> list[tuple[int, AnyFact]]:
-        recent = self.kernel.recent
-        if recent and recent[0][0] <= after + 1:
-            return self._recent(after, limit)
-        durable = self.kernel.durable_seq
-        chunk = await asyncio.to_thread(self._disk.history, after, limit)
-        return [(seq, fact) for seq, fact in chunk if seq <= durable]
+        return await self._audit.history(after, limit, target)
 
     async def next_fact(self, after: int, timeout_s: float) -> None:
-        """Wait until a fact above ``after`` is on disk, or the time is over."""
-        if self.kernel.durable_seq > after:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._new_fact.wait()
+        await self._audit.next_fact(after, timeout_s)
 
     async def shut_down(self, reason: str) -> None:
         """Answer everybody on the line with a retryable refusal, and grant nothing any more. Returns when on disk."""
@@ -469,13 +421,3 @@ def _handed(reply: Reply | None) -> str | None:
             return reply.ticket_id
         case _:
             return None
-
-
-def names(fact: AnyFact, target: str) -> bool:
-    """Return whether a fact is about a target, or about a container of that name or id."""
-    values = msgspec.structs.asdict(fact)
-    terms = values.get("terms")
-    keys = ("target", "container", "container_id", "for_target")
-    # A process has a name too, and gives itself whichever it likes.
-    mentioned = {values.get(key) for key in (*keys, *(["name"] if isinstance(fact, TargetRemembered) else []))}
-    return target in mentioned or (terms is not None and terms.target == target)

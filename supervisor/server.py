@@ -26,7 +26,6 @@ from supervisor.cgroups.tripwire import Tripwire
 from supervisor.clock import Clock, read_boot_id
 from supervisor.config import Config
 from supervisor.core.apply import replay
-from supervisor.core.facts import AnyFact
 from supervisor.core.inputs import EnforcingChanged, ProcessesSeen, Started
 from supervisor.core.model import Enforcing, Gpu
 from supervisor.core.state import Observed, Settings
@@ -38,7 +37,7 @@ from supervisor.hooks.delivery import Hooks
 from supervisor.journal import Journal
 from supervisor.kernel import Kernel
 from supervisor.keys import KeyBook, keys_file
-from supervisor.log import tell_decision
+from supervisor.log import Numbered, tell_decisions
 from supervisor.metrics import Metrics
 from supervisor.metrics.timed import TimedEngine, TimedJournal
 from supervisor.notify import ServiceManager
@@ -140,10 +139,11 @@ async def _run(config: Config, journal: Journal) -> int:
     manager = ServiceManager.from_environment(os.environ)
     gpus = open_gpus(config.gpus)
 
-    def tell(seq: int, fact: AnyFact) -> None:
-        tell_decision(seq, fact)
-        hooks.told(seq, fact)
-        metrics.told(seq, fact)
+    def tell(facts: list[Numbered]) -> None:
+        tell_decisions(facts)
+        for seq, fact in facts:
+            hooks.told(seq, fact)
+            metrics.told(seq, fact)
 
     pump = Pump(kernel, TimedJournal(journal, metrics.counts), timed, gpus, clock, tell, manager)
     tripwire, enforcing = _tripwire(config, below, pump, urgency, enforcing)

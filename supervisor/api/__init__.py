@@ -62,6 +62,8 @@ ROUTES: dict[str, dict[str, RouteHandler]] = {
 }
 """Every path. The busiest come first. Each has a row in ``describe``, and no row is without one."""
 
+ASK, BELOW, HELD = "/v1/lease", "/v1/lease/", "/v1/lease/{token}"
+
 STREAMS = frozenset({"/v1/events"})
 """Paths that also answer a stream, where the client accepts one."""
 
@@ -103,10 +105,35 @@ def build_app(
         kept=Kept(),
         past=past or Past(),
     )
-    routes = [Route(path, _endpoint(api, path, handlers)) for path, handlers in ROUTES.items()]
+    endpoints = {path: _endpoint(api, path, handlers) for path, handlers in ROUTES.items()}
+    routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
     # A redirect to a path with a slash would carry the token that the path holds into a header.
     router = Router(routes, redirect_slashes=False, default=partial(_not_found, meter))
-    return Guard(router, host=host, allowed_hosts=allowed_hosts, on_refusal=meter.refusal)
+    return Guard(straight(endpoints, router), host=host, allowed_hosts=allowed_hosts, on_refusal=meter.refusal)
+
+
+def straight(endpoints: dict[str, ASGIApp], router: ASGIApp) -> ASGIApp:
+    """Return the router, with a way past its patterns for the paths that every lease takes: they cost a tenth of it.
+
+    What it finds, the router would have found.
+    """
+    ask = endpoints[ASK]
+    held = {path.removeprefix(HELD): endpoint for path, endpoint in endpoints.items() if path.startswith(HELD)}
+
+    def find(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        path: str = scope["path"]
+        if path == ASK:
+            scope["path_params"] = {}
+            return ask(scope, receive, send)
+        if path.startswith(BELOW):
+            token, slash, verb = path[len(BELOW) :].partition("/")
+            endpoint = held.get(slash + verb)
+            if token and endpoint is not None:
+                scope["path_params"] = {"token": token}
+                return endpoint(scope, receive, send)
+        return router(scope, receive, send)
+
+    return find
 
 
 def _endpoint(api: Context, path: str, handlers: dict[str, RouteHandler]) -> ASGIApp:

@@ -15,12 +15,15 @@ from supervisor.api.gate import CALLER, Caller, Gate
 from supervisor.api.problems import Answer, RequestRefused, internal_error, problem, refuse
 from supervisor.api.schemas import Body
 from supervisor.core.inputs import Request
+from supervisor.core.model import Now
 from supervisor.core.replies import Granted, Queued, Reply
+from supervisor.core.state import State
 from supervisor.peers import Peer
 from supervisor.ports import Desk
 
 log = logging.getLogger(__name__)
 B = TypeVar("B", bound=Body)
+T = TypeVar("T")
 
 #: Answers hold tokens and change by the moment.
 COMMON_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -105,7 +108,14 @@ class Call:
     # ---- the caller on the line
 
     async def hold(self, desk: Desk, request: Request) -> Reply:
-        """Ask, and keep the caller on the line until the reply comes.
+        """Ask, and keep the caller on the line until the reply comes; see ``hold_and_see``."""
+        reply, _ = await self.hold_and_see(desk, request, lambda _state, _now, _reply: None)
+        return reply
+
+    async def hold_and_see(
+        self, desk: Desk, request: Request, view: Callable[[State, Now, Reply], T]
+    ) -> tuple[Reply, T]:
+        """Ask, and keep the caller on the line until the reply comes, with a view of the state that it was decided in.
 
         A plain ASGI endpoint is not cancelled when its client goes, so the disconnect is raced. It is watched until
         the answer is sent: a reply that comes, and finds nobody there any more, is taken back.
@@ -127,7 +137,7 @@ class Call:
         line.on_gone = hung_up
         try:
             # In this very task: one more to wait for it would cost three rounds of the loop after every reply.
-            reply = await desk.ask(request)
+            reply, seen = await desk.ask_and_see(request, view)
         except asyncio.CancelledError:
             if gone and asker.uncancel() == 0:
                 raise CallerHungUp from None
@@ -137,7 +147,7 @@ class Call:
         if isinstance(reply, Granted | Queued):
             handed = reply.lease.id if isinstance(reply, Granted) else reply.ticket_id
             self._on_lost = lambda: desk.hang_up(request.request_id, handed)
-        return reply
+        return reply, seen
 
     def _watched(self) -> Line:
         """Return the caller's line. Where the server has none, a task listens for the end."""

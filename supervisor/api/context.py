@@ -52,8 +52,7 @@ class Context(Struct, frozen=True, kw_only=True):
         """Return a refusal with times that callers can read, and the last words of whatever failed."""
         context = refused.refusal.context
         if any(name.endswith("_at_ms") for name in context):
-            now = await self.desk.read(lambda _state, now: now)
-            context = dict(_outside(context, now, plain=plain))
+            context = dict(_outside(context, self.desk.now(), plain=plain))
         if refused.logs_of is not None:
             context = {**context, "logs_tail": await self.tails.tail(refused.logs_of, REFUSAL_S)}
         return RequestRefused(Refusal(refused.refusal.code, refused.refusal.detail, context))

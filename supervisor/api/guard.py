@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -77,13 +78,19 @@ class Guard:
         _check_body(headers)
 
     def _check_host(self, scope: Scope, hosts: list[str]) -> None:
-        match = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
-        name = (match["v6"] or match["name"]) if match is not None else None
+        name = _name_of(hosts[0]) if len(hosts) == 1 else None
         if name is None or not (name in self._names or name == _arrived_at(scope)):
             raise refuse(
                 "forbidden",
                 "this Host is not one of this server's names; --allowed-hosts adds names that it is known by",
             )
+
+
+@lru_cache(maxsize=64)
+def _name_of(host: str) -> str | None:
+    """Return the name in a ``Host``, without its port; None if it is none."""
+    match = _HOST.fullmatch(host.lower())
+    return (match["v6"] or match["name"]) if match is not None else None
 
 
 def is_unix(scope: Scope) -> bool:
@@ -121,14 +128,14 @@ def _same_origin(origin: str, hosts: list[str]) -> bool:
 
 
 def _check_body(headers: dict[bytes, list[str]]) -> None:
-    lengths = headers.get(b"content-length", [])
-    if any(length.strip() not in {"", "0"} for length in lengths):
-        if any(not length.strip().isdecimal() or int(length[:20]) > BODY_MAX_BYTES for length in lengths):
+    lengths = [length.strip() for length in headers.get(b"content-length", ())]
+    if not all(length in {"", "0"} for length in lengths):
+        if not all(length.isdecimal() and int(length[:20]) <= BODY_MAX_BYTES for length in lengths):
             raise too_large()
     elif b"transfer-encoding" not in headers:
         return
     kinds = headers.get(b"content-type", [])
-    if len(kinds) != 1 or not _JSON.fullmatch(kinds[0].strip()):
+    if len(kinds) != 1 or not (kinds[0] == "application/json" or _JSON.fullmatch(kinds[0].strip())):
         raise refuse("unsupported_media_type", "a body needs the header Content-Type: application/json")
     if any(coding.strip().lower() != "identity" for coding in headers.get(b"content-encoding", ())):
         raise refuse("unsupported_media_type", "a body must not be compressed")

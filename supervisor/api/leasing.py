@@ -17,12 +17,13 @@ from supervisor.api.schemas import ClaimBody, EmptyBody, ForceEndQuery, LeaseBod
 from supervisor.api.times import rfc3339
 from supervisor.api.tokens import digest, key_scope
 from supervisor.api.views.forecast import forecast_view
-from supervisor.api.views.leases import held, is_joined, visible_devices
+from supervisor.api.views.leases import held, is_joined, ticket_view, visible_devices
 from supervisor.core.errors import Refusal
 from supervisor.core.inputs import Acquire, Claim, ForceEnd, Move, Release, Renew
-from supervisor.core.model import Terms, Tie
-from supervisor.core.replies import Granted, Moved, Queued, Refused, Released, Renewed
+from supervisor.core.model import Now, Terms, Tie
+from supervisor.core.replies import Granted, Moved, Queued, Refused, Released, Renewed, Reply
 from supervisor.core.requests import unknown_lease
+from supervisor.core.state import State
 from supervisor.core.values import BadValue, parse_class
 from supervisor.peers import INSTEAD, identify
 
@@ -55,29 +56,37 @@ async def lease(api: Context, call: Call) -> Answer:
         request_id=api.desk.next_request_id(),
         id=id_,
         token_hash=digest(token_of(id_)),
-        terms=msgspec.structs.replace(
-            _terms(call, body, target),
-            tie=tie,
-            scope=key_scope(call.caller.scope, key) if key is not None else None,
-            body=_fingerprint(body, target) if key is not None else None,
-        ),
+        terms=_terms(call, body, target, key, tie),
         priority_given=body.priority is not None,
         wait_ms=body.wait_seconds * 1000,
         on_busy="ticket" if body.queue else "refuse",
     )
-    match await call.hold(api.desk, request):
+    reply, seen = await call.hold_and_see(api.desk, request, _seen)
+    match reply:
         case Granted() as granted:
             token = token_of(granted.lease.id)
-            if digest(token) != granted.lease.token_hash:
+            if token != fresh and digest(token) != granted.lease.token_hash:
                 call.settled()
                 raise _secret_changed()
-            return answer(await _lease_answer(api, granted, token), 201)
+            return answer(_lease_answer(api, granted, token, joined=seen is True), 201)
         case Queued() as queued:
-            return await _ticket_answer(api, call, token_of(queued.ticket_id))
+            return _ticket_answer(call, token_of(queued.ticket_id), seen)
         case Refused() as refused:
             raise await api.refusal(refused)
         case other:
             raise AssertionError(f"no answer to an acquire: {other}")
+
+
+def _seen(state: State, now: Now, reply: Reply) -> TicketView | bool | None:
+    """Return what an answer says beside the reply: a ticket's view; whether a lease's target has other holders too."""
+    match reply:
+        case Queued():
+            ticket = state.durable.tickets.get(reply.ticket_id)
+            return ticket_view(state, now, ticket) if ticket is not None else None
+        case Granted():
+            return is_joined(state, reply.lease)
+        case _:
+            return None
 
 
 async def _dry_run(api: Context, call: Call, body: LeaseBody, target: str | None) -> Answer:
@@ -86,7 +95,7 @@ async def _dry_run(api: Context, call: Call, body: LeaseBody, target: str | None
     return answer(await api.desk.read(lambda state, now: forecast_view(state, now, terms, priority_given=given)))
 
 
-def _terms(call: Call, body: LeaseBody, target: str | None) -> Terms:
+def _terms(call: Call, body: LeaseBody, target: str | None, key: str | None = None, tie: Tie | None = None) -> Terms:
     return Terms(
         target=target,
         owner=printable("owner", body.owner),
@@ -98,6 +107,9 @@ def _terms(call: Call, body: LeaseBody, target: str | None) -> Terms:
         vram_mib=body.vram_mib,
         gpu_class=_gpu_class(body),
         caller=call.caller.name,
+        scope=key_scope(call.caller.scope, key) if key is not None else None,
+        body=_fingerprint(body, target) if key is not None else None,
+        tie=tie,
     )
 
 
@@ -161,11 +173,9 @@ def _secret_changed() -> Exception:
     )
 
 
-async def _lease_answer(api: Context, granted: Granted, token: str) -> LeaseAnswer:
+def _lease_answer(api: Context, granted: Granted, token: str, *, joined: bool) -> LeaseAnswer:
     lease = granted.lease
     expires_wall_ms = api.expires_wall_ms(granted)
-    # A bare lease has its GPUs for itself: nothing has to be looked up.
-    joined = lease.target is not None and await api.desk.read(lambda state, _now: is_joined(state, lease))
     return LeaseAnswer(
         token=token,
         id=lease.id,
@@ -191,11 +201,9 @@ def _told(wall_ms: int | None) -> str | None:
     return rfc3339(wall_ms) if wall_ms is not None else None
 
 
-async def _ticket_answer(api: Context, call: Call, token: str) -> Answer:
-    view = await _held(api, token)
+def _ticket_answer(call: Call, token: str, view: TicketView | bool | None) -> Answer:
     if not isinstance(view, TicketView):
-        # Its turn came and went, or somebody cancelled it, between the reply and this look: it is no ticket any more.
-        call.settled()
+        call.settled()  # it ended in the very step that queued it
         raise refuse("ticket_expired", "the ticket has ended already; ask for a new one")
     return answer(TicketAnswer(token=token, **msgspec.structs.asdict(view)), 202)
 
@@ -227,11 +235,11 @@ async def claim(api: Context, call: Call) -> Answer:
         wait_ready=body.wait_ready,
         ready_timeout_ms=body.ready_timeout_seconds * 1000 if body.ready_timeout_seconds is not None else None,
     )
-    reply = await call.hold(api.desk, request)
+    reply, seen = await call.hold_and_see(api.desk, request, _seen)
     if isinstance(reply, Refused):
         raise await api.refusal(reply)
     assert isinstance(reply, Granted), f"no answer to a claim: {reply}"
-    return answer(await _lease_answer(api, reply, token))
+    return answer(_lease_answer(api, reply, token, joined=seen is True))
 
 
 async def renew(api: Context, call: Call) -> Answer:

@@ -91,8 +91,8 @@ def grant(
     )
     timers = state.observed.timers
     timers.drop(("window", id_))
-    for what in ("idle", "young", "unused"):
-        timers.drop((what, terms.target or ""))
+    if terms.target is not None:
+        timers.drop_of(terms.target, "idle", "young", "unused")
     for caller in on_the_line(txn, id_):
         timers.drop(("hold", str(caller.request_id)))
     lease = state.durable.leases[id_]
@@ -256,8 +256,7 @@ def end_lease(
         observed.ran.append(Ran(lease.terms.owner, lease.gpus, lease.granted_wall_ms, txn.now.wall_ms))
     if led and rest:
         _hand_over_lead(state, lease, rest[0])
-    for what in ("lease", "ready", "down", "vram", "held"):
-        observed.timers.drop((what, lease.id))
+    observed.timers.drop_of(lease.id, "lease", "ready", "down", "vram", "held")
     kept: list[dict[str, Any]] = [
         observed.expires,
         observed.promised,
@@ -320,8 +319,7 @@ def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None
     )
     # What was reserved for it explains no use any more; what it did use may still be on its way back.
     txn.state.observed.stirred_ms = txn.now.at_ms
-    for what in ("idle", "young", "unused"):
-        txn.state.observed.timers.drop((what, target))
+    txn.state.observed.timers.drop_of(target, "idle", "young", "unused")
     txn.touch(target)
 
 

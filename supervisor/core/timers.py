@@ -18,7 +18,8 @@ class Timers(Struct):
     due: Any = field(default_factory=SortedList)
 
     def set(self, key: TimerKey, at_ms: int) -> None:
-        self.drop(key)
+        if key in self.at:
+            self.drop(key)
         self.at[key] = at_ms
         self.due.add((at_ms, key))
 
@@ -26,6 +27,12 @@ class Timers(Struct):
         at_ms = self.at.pop(key, None)
         if at_ms is not None:
             self.due.remove((at_ms, key))
+
+    def drop_of(self, id_: str, *whats: str) -> None:
+        """Drop all these timers of one lease, ticket or target; most of them are not set."""
+        for what in whats:
+            if (what, id_) in self.at:
+                self.drop((what, id_))
 
     def pop_due(self, now_ms: int) -> TimerKey | None:
         if self.due and self.due[0][0] <= now_ms:

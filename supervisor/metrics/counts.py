@@ -6,6 +6,8 @@ from the state, so that a wait or a hold that spans a restart has its true lengt
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from supervisor.core.facts import (
@@ -28,6 +30,8 @@ from supervisor.core.inputs import ActionKind, Outcome
 from supervisor.core.state import Durable
 from supervisor.metrics import table
 from supervisor.metrics.table import Metric
+
+M = TypeVar("M", Counter, Histogram)
 
 #: Values of the label ``target`` at most; further targets are counted together. No box has as many stacks.
 TARGETS_MAX = 200
@@ -60,6 +64,7 @@ class Counts:
         self._registry = registry
         self._counters = {metric: self._counter(metric) for metric in table.METRICS if metric.kind == "counter"}
         self._histograms = {metric: self._histogram(metric) for metric in table.METRICS if metric.kind == "histogram"}
+        self._labelled: dict[tuple[str, tuple[str, ...]], Counter | Histogram] = {}
         self._queued_ms = {ticket.id: ticket.queued_at_ms for ticket in durable.tickets.values()}
         self._granted_ms = {lease.id: lease.granted_at_ms for lease in durable.leases.values()}
 
@@ -70,12 +75,17 @@ class Counts:
         return Histogram(metric.name, metric.meaning, metric.labels, registry=self._registry, buckets=metric.buckets)
 
     def add(self, metric: Metric, *labels: str, by: int = 1) -> None:
-        counter = self._counters[metric]
-        (counter.labels(*labels) if labels else counter).inc(by)
+        self._of(self._counters, metric, labels).inc(by)
 
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
-        histogram = self._histograms[metric]
-        (histogram.labels(*labels) if labels else histogram).observe(max(0.0, seconds))
+        self._of(self._histograms, metric, labels).observe(max(0.0, seconds))
+
+    def _of(self, all_: dict[Metric, M], metric: Metric, labels: tuple[str, ...]) -> M:
+        """Return the metric with these labels, which are few: to look it up here takes a third of the library's way."""
+        known = self._labelled.get((metric.name, labels))
+        if known is None:
+            known = self._labelled[metric.name, labels] = all_[metric].labels(*labels) if labels else all_[metric]
+        return cast(M, known)
 
     # ---- facts
 

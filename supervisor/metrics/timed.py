@@ -21,14 +21,21 @@ class TimedJournal:
         self._journal, self._counts = journal, counts
         self.ballast_bytes = journal.ballast_bytes
         self.headroom_bytes = journal.headroom_bytes
-        self.replenish = journal.replenish
+        self._took_s: float | None = None
         self.save_snapshot = journal.save_snapshot
         self.history = journal.history
 
     def write(self, facts: Sequence[AnyFact]) -> None:
         began_s = time.perf_counter()
         self._journal.write(facts)
-        self._counts.observe(table.JOURNAL_SYNC, time.perf_counter() - began_s)
+        self._took_s = time.perf_counter() - began_s
+
+    def replenish(self) -> bool:
+        """Replenish, and count how long the write took: not before, because callers wait for it."""
+        if self._took_s is not None:
+            self._counts.observe(table.JOURNAL_SYNC, self._took_s)
+            self._took_s = None
+        return self._journal.replenish()
 
 
 class TimedEngine:

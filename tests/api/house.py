@@ -181,7 +181,7 @@ async def _box(
     state = replay(core, None, [facts or []])
     box.disk.facts = list(facts or [])
     clock = Clock(state.durable, "boot")
-    box.pump = Pump(Kernel(state), box.disk, box.engine, SimulatedGpus(core.gpus), clock, lambda _seq, _fact: None)
+    box.pump = Pump(Kernel(state), box.disk, box.engine, SimulatedGpus(core.gpus), clock, lambda _facts: None)
     owner = asyncio.ensure_future(box.pump.run(Started("boot", clock.boot_ms(), "v", first=False)))
     box.engine.watch(box.pump.post)
     try:
@@ -238,6 +238,10 @@ class ScriptedDesk:
     async def ask(self, request: Request) -> Reply:
         self.asked.append(request)
         return self._reply(request)
+
+    async def ask_and_see(self, request: Request, view: Callable[[State, Now, Reply], Any]) -> tuple[Reply, Any]:
+        reply = await self.ask(request)
+        return reply, view(self.state, self.now(), reply)
 
     def hang_up(self, request_id: int, lease_id: str | None = None) -> None:
         self.gone.append(CallerGone(request_id, lease_id))

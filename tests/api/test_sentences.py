@@ -45,7 +45,7 @@ from supervisor.core.facts import (
     WindowOpened,
 )
 from supervisor.core.model import Terms, Tie
-from supervisor.pump import names
+from supervisor.telling import names
 
 AT = {"at_ms": 1_000, "wall_ms": 1_790_000_000_000}
 ANN = Terms(target="comfyui", owner="ann", priority=5, ttl_ms=60_000, scope="SCOPE", body="BODY")

@@ -10,7 +10,10 @@ from supervisor.core.state import Settings, State
 from supervisor.journal.frame import Chain, encode_record
 from supervisor.journal.journal import ENCODER
 from supervisor.kernel import Kernel
+from tests.benchmarks.measure import percentile
 
+#: A caller's way and a sync.
+APART_S = 0.0003
 GPUS = (Gpu("SIM-0", total_mib=24_576, used_mib=0),)
 TERMS = Terms(target=None, owner="bench", priority=0, ttl_ms=300_000, ready_timeout_ms=900_000)
 
@@ -42,6 +45,20 @@ class Decider:
         self._write()
         return 2 * callers
 
+    def ask(self) -> str:
+        """Let one caller ask for the GPU and get it. Returns the digest of its token."""
+        self._now = Now(self._now.at_ms + 1, self._now.wall_ms + 1)
+        self._asked += 1
+        token = f"{self._asked:064x}"
+        self._feed(Acquire(request_id=self._asked, id=token[-16:], token_hash=token, terms=TERMS))
+        self._write()
+        return token
+
+    def give_back(self, token: str) -> None:
+        self._asked += 1
+        self._feed(Release(self._asked, token))
+        self._write()
+
     def _feed(self, item: Input) -> None:
         self._kernel.feed(self._now, item)
         if self._kernel.state.observed.read_wanted:
@@ -61,3 +78,22 @@ def rate(callers: int, seconds: float) -> float:
     while (took_s := time.perf_counter() - begun_s) < seconds:
         count += decider.round(callers)
     return count / took_s
+
+
+def alone(calls: int) -> tuple[float, float]:
+    """Return how long it takes (ms, medians) to decide and to encode one grant, and one end.
+
+    Before each the process sleeps for as long as a caller and a disk take: as in a server, what runs has just woken.
+    """
+    decider = Decider()
+    took: tuple[list[float], list[float]] = ([], [])
+    token = ""
+    for turn in range(2 * calls):
+        time.sleep(APART_S)
+        begun = time.perf_counter()
+        if turn % 2:
+            decider.give_back(token)
+        else:
+            token = decider.ask()
+        took[turn % 2].append((time.perf_counter() - begun) * 1000)
+    return percentile(took[0], 50), percentile(took[1], 50)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tests.benchmarks import peers
 from tests.benchmarks.bench import Bench, Supervisor
-from tests.benchmarks.http_rows import END_BYTES, ETCD, FLOOR, GRANT_BYTES, OURS, REDIS
+from tests.benchmarks.http_rows import BEHIND, END_BYTES, ETCD, FLOOR, GRANT_BYTES, OURS, REDIS
 from tests.benchmarks.measure import Figures, Goal, Result, at_most, percentile
 from tests.benchmarks.wire import Line, address_of, request
 
@@ -22,6 +22,7 @@ def handover(bench: Bench) -> list[Result]:
     sides: dict[str, Callable[[], float]] = {
         OURS: lambda: percentile(_idle_hand_overs(bench.idle, calls), 50),
         FLOOR: lambda: percentile(_two_syncs(bench.web, calls), 50),
+        BEHIND: lambda: percentile(_awaited_syncs(bench.web, calls), 50),
     }
     if redis is not None:
         sides[REDIS] = lambda: percentile(_pushes(redis, calls), 50)
@@ -30,6 +31,7 @@ def handover(bench: Bench) -> list[Result]:
     seen = bench.take_turns(sides)
     two_syncs = Figures("one sync, twice", seen[FLOOR].each)
     floor, others = (seen[REDIS], [two_syncs]) if REDIS in seen else (two_syncs, [])
+    others.append(seen[BEHIND])
     return [
         Result(
             row="handover",
@@ -98,6 +100,24 @@ def _two_syncs(web: str, calls: int) -> list[float]:
             line.ask(each)
         took.append((time.perf_counter() - begun) * 1000)
     line.close()
+    return took
+
+
+def _awaited_syncs(web: str, calls: int) -> list[float]:
+    """A waiter who is answered when what another one sends is on disk: nothing is decided."""
+    holder, waiter, asking = (Line(address_of(web)) for _ in range(3))
+    took = []
+    for _ in range(calls):
+        waiter.send(request("POST", "/await", {"owner": "bench"}))
+        while not asking.ask(request("GET", "/awaited")):
+            pass
+        begun = time.perf_counter()
+        holder.send(request("POST", f"/behind/{END_BYTES + GRANT_BYTES}", {"owner": "bench"}))
+        waiter.answer()
+        took.append((time.perf_counter() - begun) * 1000)
+        holder.answer()
+    for line in (holder, waiter, asking):
+        line.close()
     return took
 
 

@@ -20,6 +20,8 @@ OURS, FLOOR, ETCD, REDIS = "supervisor", "floor", "etcd", "redis"
 BEHIND = "the floor with its sync in a thread"
 #: What no faster route, disk or log could be faster than.
 DECIDED = "decided and encoded, without a route"
+#: The same of one caller: what does it has just been woken.
+ALONE = "decided and encoded, just woken"
 
 ASK = request("POST", "/v1/lease", {"owner": "bench"})
 ASK_OR_QUEUE = request("POST", "/v1/lease", {"owner": "bench", "queue": True})
@@ -94,8 +96,8 @@ def lease(bench: Bench) -> list[Result]:
         [request("POST", f"/{route}/{count}", {"owner": "bench"}) for count in (GRANT_BYTES, END_BYTES)]
         for route in ("lease", "behind")
     )
-    acquired: dict[str, list[float]] = {OURS: [], FLOOR: [], BEHIND: [], ETCD: []}
-    released: dict[str, list[float]] = {OURS: [], FLOOR: [], BEHIND: [], ETCD: []}
+    acquired: dict[str, list[float]] = {OURS: [], FLOOR: [], BEHIND: [], ALONE: [], ETCD: []}
+    released: dict[str, list[float]] = {OURS: [], FLOOR: [], BEHIND: [], ALONE: [], ETCD: []}
 
     def note(side: str, seen: Load) -> float:
         acquired[side].append(seen.p50_ms(0))
@@ -106,6 +108,7 @@ def lease(bench: Bench) -> list[Result]:
         OURS: lambda: note(OURS, load(ours.url, [ASK, GIVE_BACK], connections=1, seconds=seconds)),
         FLOOR: lambda: note(FLOOR, load(bench.web, floor, connections=1, seconds=seconds)),
         BEHIND: lambda: note(BEHIND, load(bench.web, behind, connections=1, seconds=seconds)),
+        ALONE: lambda: _decide_alone(bench.effort.calls, acquired[ALONE], released[ALONE]),
     }
     if etcd is not None:
         sides[ETCD] = lambda: _lock_and_unlock(etcd, bench.effort.calls, acquired[ETCD], released[ETCD])
@@ -134,6 +137,13 @@ def lease(bench: Bench) -> list[Result]:
     return rows
 
 
+def _decide_alone(calls: int, asked_ms: list[float], given_back_ms: list[float]) -> float:
+    grant_ms, end_ms = decide.alone(calls)
+    asked_ms.append(grant_ms)
+    given_back_ms.append(end_ms)
+    return 0.0
+
+
 def _lock_and_unlock(etcd: str, calls: int, locked_ms: list[float], unlocked_ms: list[float]) -> float:
     line = Line(address_of(etcd))
     lease_id = peers.grant(line)
@@ -155,9 +165,11 @@ def durable(bench: Bench) -> list[Result]:
     """The same at 64 connections: one of them has the GPU, the others get a ticket and give that back."""
     ours, etcd, seconds = bench.idle, bench.etcd, bench.effort.load_s
     bare = [request("POST", "/lease", {"owner": "bench"})]
+    behind = [request("POST", f"/behind/{count}", {"owner": "bench"}) for count in (GRANT_BYTES, END_BYTES)]
     sides: dict[str, Callable[[], float]] = {
         OURS: lambda: load(ours.url, [ASK_OR_QUEUE, GIVE_BACK], connections=64, seconds=seconds).rate,
         FLOOR: lambda: load(bench.web, bare, connections=64, seconds=seconds).rate,
+        BEHIND: lambda: load(bench.web, behind, connections=64, seconds=seconds).rate,
         DECIDED: lambda: decide.rate(64, seconds),
     }
     if etcd is not None:

@@ -262,7 +262,9 @@ def test_calls_of_the_engine_and_syncs_are_timed():
     timed.perform(KillContainer("a-main"), done.append)
     timed.perform(StartContainer("a-main"), done.append)
     engine.post(StartHinted("a-main", "r", 1_000))
-    TimedJournal(SlowDisk(), counts).write([])
+    disk = TimedJournal(SlowDisk(), counts)
+    disk.write([])
+    disk.replenish()
     series = box.series()
 
     assert [one.kind for one in done] == ["kill", "start"]

@@ -16,7 +16,7 @@ from supervisor.api.sentences import sentence
 from supervisor.api.tokens import digest
 from supervisor.core.facts import LeaseGranted, ProcessReported, TargetReady
 from supervisor.core.model import Terms
-from supervisor.log import Format, JsonLine, Level, set_up_log, tell_decision
+from supervisor.log import Format, JsonLine, Level, set_up_log, tell_decisions
 from tests.journal.facts import ONE_OF_EACH
 
 READY = TargetReady(1, 1_790_000_000_000, "l_1", "whisper", 700)
@@ -44,7 +44,7 @@ def set_up(form: Format, level: Level, stream: io.StringIO) -> None:
 
 def test_a_decision_is_one_line_of_text_with_its_number_type_target_and_id(stream):
     set_up("text", "info", stream)
-    tell_decision(19, READY)
+    tell_decisions([(19, READY)])
 
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z whisper is ready after 0\.7 s \(lease l_1\) "
@@ -55,7 +55,7 @@ def test_a_decision_is_one_line_of_text_with_its_number_type_target_and_id(strea
 
 def test_a_decision_is_one_json_object_with_the_fields_of_its_event(stream):
     set_up("json", "info", stream)
-    tell_decision(19, READY)
+    tell_decisions([(19, READY)])
 
     (line,) = stream.getvalue().splitlines()
     said = json.loads(line)
@@ -72,6 +72,24 @@ def test_a_decision_is_one_json_object_with_the_fields_of_its_event(stream):
     }
 
 
+def test_decisions_that_are_told_together_are_written_at_once(stream):
+    writes: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return len(text)
+
+    set_up("text", "info", Stream())
+    tell_decisions([(19, READY), (20, READY)])
+
+    (text,) = writes
+    assert [re.findall("seq=.*", line) for line in text.splitlines()] == [
+        ["seq=19 type=TargetReady target=whisper id=l_1"],
+        ["seq=20 type=TargetReady target=whisper id=l_1"],
+    ]
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_every_fact_is_one_line_without_the_digest_of_a_token(stream, form):
     set_up(form, "debug", stream)
@@ -82,8 +100,7 @@ def test_every_fact_is_one_line_without_the_digest_of_a_token(stream, form):
     ]
     terms = Terms(target="a", owner="ann", priority=0, ttl_ms=1, scope=scope, body=body)
     facts.append(LeaseGranted(1, 1, "l_2", 2, secret, True, terms, "a", (), None))
-    for seq, fact in enumerate(facts, 1):
-        tell_decision(seq, fact)
+    tell_decisions(list(enumerate(facts, 1)))
 
     lines = stream.getvalue().splitlines()
     assert len(lines) == len(facts)
@@ -131,8 +148,8 @@ def test_no_library_says_the_address_of_a_request_at_any_level(stream):
 def test_a_process_that_is_to_be_ended_is_a_warning(stream):
     set_up("text", "warning", stream)
     reported = next(fact for fact in ONE_OF_EACH if isinstance(fact, ProcessReported))
-    tell_decision(1, msgspec.structs.replace(reported, policy="observe"))
-    tell_decision(2, msgspec.structs.replace(reported, policy="warn"))
+    both = [msgspec.structs.replace(reported, policy=policy) for policy in ("observe", "warn")]
+    tell_decisions(list(enumerate(both, 1)))
 
     (line,) = stream.getvalue().splitlines()
     assert "Z warning pid " in line

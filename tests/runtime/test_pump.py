@@ -137,7 +137,10 @@ class Rig:
         kernel = Kernel(State(Settings(gpus=() if driver else GPUS)))
         clock = Clock(Durable(), "boot")
         gpus = driver or SimulatedGpus(GPUS)
-        self.pump = Pump(kernel, self.disk, self.engine, gpus, clock, lambda _seq, fact: self.told.append(fact))
+        self.pump = Pump(kernel, self.disk, self.engine, gpus, clock, self._tell)
+
+    def _tell(self, facts: list[tuple[int, AnyFact]]) -> None:
+        self.told += [fact for _, fact in facts]
 
     def acquire(self, target: str | None, **values: object) -> asyncio.Task[object]:
         request_id = self.pump.next_request_id()
@@ -201,7 +204,7 @@ def test_an_answer_does_not_wait_for_the_log_and_the_log_misses_nothing_at_the_e
 
 
 def test_the_log_is_told_few_facts_at_a_time_so_that_it_holds_up_nothing(monkeypatch):
-    monkeypatch.setattr("supervisor.pump.TELL_MAX", 2)
+    monkeypatch.setattr("supervisor.telling.TELL_MAX", 2)
 
     async def story() -> None:
         async with rig() as box:
@@ -239,7 +242,7 @@ def test_a_renewal_is_answered_where_it_is_asked_for_and_waits_for_nobody():
 def test_who_asks_first_has_a_turn_at_once_and_those_of_the_same_round_have_one_together(monkeypatch):
     turns = []
     turn = Pump._turn
-    monkeypatch.setattr(Pump, "_turn", lambda pump: turns.append(len(pump._inbox)) or turn(pump))
+    monkeypatch.setattr(Pump, "_turn", lambda pump, now: turns.append(len(pump._inbox)) or turn(pump, now))
 
     async def story() -> None:
         async with rig() as box:
@@ -302,6 +305,47 @@ def test_a_slow_disk_holds_answers_back_and_neither_renewals_nor_kills():
             box.disk.open.set()
             assert isinstance(await queued, Queued)
             assert await reading == 1
+
+    run(story)
+
+
+def test_what_is_seen_with_a_reply_is_what_it_was_decided_in_and_comes_with_its_own_sync():
+    async def story() -> None:
+        async with rig() as box:
+            await box.acquire(None)
+            terms = Terms(target=None, owner="ann", priority=0, ttl_ms=60_000)
+            box.disk.open.clear()
+            asked = [
+                asyncio.ensure_future(
+                    box.pump.ask_and_see(
+                        Acquire(
+                            request_id=number, id=f"t{number}", token_hash=f"h{number}", terms=terms, on_busy="ticket"
+                        ),
+                        lambda state, _now, _reply: len(state.durable.tickets),
+                    )
+                )
+                for number in (11, 12)
+            ]
+            await until(lambda: len(box.pump.kernel.state.durable.tickets) == 2)
+            syncs = len(box.disk.facts)
+            box.disk.open.set()
+            (first, seen_by_first), (second, seen_by_second) = await asyncio.gather(*asked)
+            assert isinstance(first, Queued)
+            assert isinstance(second, Queued)
+            assert (seen_by_first, seen_by_second, len(box.disk.facts)) == (1, 2, syncs + 2)
+
+    run(story)
+
+
+def test_a_view_that_fails_is_the_trouble_of_its_asker_alone():
+    async def story() -> None:
+        async with rig() as box:
+            terms = Terms(target=None, owner="ann", priority=0, ttl_ms=60_000)
+            with pytest.raises(ZeroDivisionError):
+                await box.pump.ask_and_see(
+                    Acquire(request_id=9, id="l1", token_hash="h1", terms=terms), lambda _state, _now, _reply: 1 // 0
+                )
+            assert isinstance(await box.acquire(None, on_busy="ticket"), Queued)
 
     run(story)
 

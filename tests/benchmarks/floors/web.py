@@ -2,7 +2,9 @@
 
 ``POST /renew/{token}``      answers what a renewal answers.
 ``POST /lease``              answers what a grant answers; ``/lease/{bytes}`` when so many bytes are synced to a file.
-``POST /behind/{bytes}``     the same, synced by a thread, so that a slow disk holds up nothing else.
+``POST /behind/{bytes}``     the same, synced by a thread, so that a slow disk holds up nothing else; all that have come
+                             while it synced are synced together.
+``POST /await``              answers when the next ``/behind`` is synced; ``GET /awaited``: whether somebody waits so.
 ``GET /same``                answers the bytes of a file.
 ``POST /hold``               answers never: somebody on the line, until he hangs up.
 
@@ -74,7 +76,10 @@ class Floor:
         os.pwrite(self._file, bytes(FILE_BYTES), 0)
         os.fsync(self._file)
         self._at = 0
-        self._jobs: queue.SimpleQueue[tuple[int, asyncio.Future[None]]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[tuple[int, asyncio.Future[None]]]] = queue.SimpleQueue()
+        self._gathered: list[tuple[int, asyncio.Future[None]]] = []
+        self._syncs = False
+        self._waiter: asyncio.Future[None] | None = None
         threading.Thread(target=self._sync_all, daemon=True).start()
 
     async def renew(self, request: Request) -> Response:
@@ -91,9 +96,34 @@ class Floor:
     async def behind(self, request: Request) -> Response:
         asked = msgspec.json.decode(await request.body(), type=Asked)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._jobs.put((request.path_params["bytes"], done))
+        self._gathered.append((request.path_params["bytes"], done))
+        if not self._syncs:
+            self._hand_over()
         await done
         return self._granted(asked)
+
+    async def wait(self, request: Request) -> Response:
+        asked = msgspec.json.decode(await request.body(), type=Asked)
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+        return self._granted(asked)
+
+    async def awaited(self, _request: Request) -> Response:
+        return _json(self._waiter is not None)
+
+    def _hand_over(self) -> None:
+        self._syncs = bool(self._gathered)
+        if self._syncs:
+            self._jobs.put(self._gathered)
+            self._gathered = []
+
+    def _synced(self, jobs: list[tuple[int, asyncio.Future[None]]]) -> None:
+        if self._waiter is not None:
+            self._waiter.set_result(None)
+            self._waiter = None
+        for _, done in jobs:
+            done.set_result(None)
+        self._hand_over()
 
     def _granted(self, asked: Asked) -> Response:
         token = "gs_floor0000000000000000000000000000000000000000"
@@ -114,9 +144,9 @@ class Floor:
 
     def _sync_all(self) -> None:
         while True:
-            count, done = self._jobs.get()
-            self._sync(count)
-            done.get_loop().call_soon_threadsafe(done.set_result, None)
+            jobs = self._jobs.get()
+            self._sync(sum(count for count, _ in jobs))
+            jobs[0][1].get_loop().call_soon_threadsafe(self._synced, jobs)
 
     def _sync(self, count: int) -> None:
         if self._at + count > FILE_BYTES:
@@ -142,6 +172,8 @@ def main() -> None:
             Route("/lease", floor.lease, methods=["POST"]),
             Route("/lease/{bytes:int}", floor.lease, methods=["POST"]),
             Route("/behind/{bytes:int}", floor.behind, methods=["POST"]),
+            Route("/await", floor.wait, methods=["POST"]),
+            Route("/awaited", floor.awaited),
             Route("/same", floor.same),
             Route("/hold", floor.hold, methods=["POST"]),
         ]
