@@ -10,6 +10,7 @@ import ipaddress
 import json
 import math
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -201,7 +202,9 @@ def read_file(path: Path) -> dict[str, Given]:
         source = path.read_text(encoding="utf-8")
         document = tomllib.loads(source)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "see --config") from error
+        missing = isinstance(error, FileNotFoundError)
+        hint = f"write one with: gpu-supervisor config init {shlex.quote(str(path))}" if missing else ""
+        raise ConfigError(f"{path}: {error.strerror}", hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}", "write one setting a line: port = 8080") from error
     given: dict[str, Given] = {}

@@ -313,9 +313,10 @@ class KeyBook:
         return (seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size)
 
     def _take(self, keys: tuple[Key, ...]) -> None:
+        count = "1 key" if len(keys) == 1 else f"{len(keys)} keys"
         if self.needed:
-            log.info("%s: %d keys", self._path, len(keys))
+            log.info("%s: %s", self._path, count)
         else:
-            log.info("%s: %d keys; callers over TCP need one from now on", self._path, len(keys))
+            log.info("%s: %s; callers over TCP need one from now on", self._path, count)
         self._by_digest = {key.digest: key for key in keys}
         self.needed = True

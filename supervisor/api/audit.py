@@ -11,16 +11,17 @@ from msgspec import Struct
 from supervisor.answers import Event, TargetState, Why
 from supervisor.api.sentences import sentence
 from supervisor.api.times import rfc3339
-from supervisor.api.views.targets import target_state
+from supervisor.api.views.targets import problems_of, target_state
 from supervisor.core.facts import (
     AnyFact,
     ContainerRefused,
     ContainerSpared,
     LeaseEnded,
     ResidencyEnded,
+    TargetDown,
     TargetRemembered,
 )
-from supervisor.core.model import Terms
+from supervisor.core.model import Container, Problem, Terms
 from supervisor.core.requests import create_command
 from supervisor.core.state import State
 from supervisor.core.values import shown
@@ -83,22 +84,40 @@ def target_of(fact: AnyFact) -> str | None:
 
 #: As much of a container's id as Docker shows, and no less: a short word is a name.
 SHORT_ID = 12
+CHECK = "gpu-supervisor check"
 
 
 class Subject(Struct, frozen=True):
-    """What ``why`` is asked about: a target, or a container of one. ``target`` None: nothing of that name is there."""
+    """What ``why`` is asked about: a target, or a container of one. ``target`` None: nothing of that name is there.
+
+    ``problems``: what is wrong with the labels of a container that belongs to no target because of it.
+    """
 
     target: str | None
     container: str | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 def subject(state: State, name: str) -> Subject:
     if name in state.observed.specs or name in state.durable.remembered:
         return Subject(name)
     for container in state.observed.containers.values():
-        if name == container.name or (len(name) >= SHORT_ID and container.id.startswith(name)):
+        if _is_container(container, name):
             return Subject(container.target, container.name)
+    for stray in state.observed.unlabelled.values():
+        if stray.target is None and stray.problems and _is_called(stray, name):
+            return Subject(None, stray.name, stray.problems)
     return Subject(None, name)
+
+
+def _is_container(container: Container, name: str) -> bool:
+    return name == container.name or (len(name) >= SHORT_ID and container.id.startswith(name))
+
+
+def _is_called(stray: Container, name: str) -> bool:
+    """Return whether a container without a target is meant: by itself, or by what is no target's name on its label."""
+    labelled = any(problem.code == "bad_target_name" and problem.value == shown(name) for problem in stray.problems)
+    return labelled or _is_container(stray, name)
 
 
 def why(state: State, name: str, about: Subject, history: Sequence[tuple[int, AnyFact]]) -> Why | None:
@@ -106,6 +125,8 @@ def why(state: State, name: str, about: Subject, history: Sequence[tuple[int, An
 
     None if nobody ever heard of it.
     """
+    if about.problems:
+        return _why_no_target(name, about.problems)
     newest = next(((seq, fact) for seq, fact in reversed(history) if _stops(fact, about)), None)
     target = about.target or next((target_of(fact) for _, fact in reversed(history) if target_of(fact)), None)
     if target is None:
@@ -117,13 +138,38 @@ def why(state: State, name: str, about: Subject, history: Sequence[tuple[int, An
         name=name,
         target=target,
         state=word,
-        sentence=f"{told}; {target} is {word} now",
+        sentence=f"{told}; {target} is {word} now{_wrong(state, target, told) if word == 'invalid' else ''}",
         stopped=event(*newest) if newest is not None else None,
         by=by,
         for_target=for_target,
         for_owner=for_owner,
         command=_command(state, target, word),
     )
+
+
+def _why_no_target(name: str, problems: Sequence[Problem]) -> Why:
+    """Say what is wrong with the labels of a container that nobody manages because of it."""
+    return Why(
+        name=name,
+        target=None,
+        state="invalid",
+        sentence=_told(problems),
+        stopped=None,
+        by=None,
+        for_target=None,
+        for_owner=None,
+        command=CHECK,
+    )
+
+
+def _wrong(state: State, target: str, told: str) -> str:
+    """Return what makes a target invalid and how it is mended, to stand behind what was ``told``; once is enough."""
+    errors = [problem for problem in problems_of(state, target) if problem.severity == "error"]
+    return f": {_told(errors)}" if errors and errors[0].message not in told else ""
+
+
+def _told(problems: Sequence[Problem]) -> str:
+    return "; ".join(f"{problem.message} ({problem.hint})" if problem.hint else problem.message for problem in problems)
 
 
 def _stops(fact: AnyFact, about: Subject) -> bool:
@@ -133,7 +179,7 @@ def _stops(fact: AnyFact, about: Subject) -> bool:
             if about.container is not None:
                 return about.container in {fact.container, fact.container_id}
             return fact.target == about.target
-        case ResidencyEnded():
+        case ResidencyEnded() | TargetDown():
             return fact.target == about.target
         case LeaseEnded():
             return fact.target == about.target and not fact.resident
@@ -154,6 +200,8 @@ def _who(state: State, fact: AnyFact) -> tuple[str | None, str | None, str | Non
             return "operator", None, None
         case LeaseEnded(reason="released"):
             return fact.owner, None, None
+        case TargetDown():
+            return None, None, None
         case _:
             return "supervisor", None, None
 
@@ -163,5 +211,5 @@ def _command(state: State, target: str, word: TargetState) -> str:
     if word == "absent":
         return f"{create_command(state, target)} && {lease}"
     if word == "invalid":
-        return "gpu-supervisor check"
+        return CHECK
     return lease

@@ -311,7 +311,7 @@ IN_STRUCT: dict[tuple[str, str], str] = {
     ("TargetView", "master"): "The name of its master; null without a valid one.",
     ("TargetView", "lease"): "The lease that is held for it, by public id; null if there is none.",
     ("Why", "name"): "What was asked about.",
-    ("Why", "sentence"): "What stopped it, and where it is now.",
+    ("Why", "sentence"): "What stopped it and where it is now, or what is wrong with its labels.",
 }
 
 TARGET_PATTERN = "^[a-z0-9][a-z0-9._-]{0,62}$"

@@ -6,6 +6,7 @@ it stays on one line. There is no token in a fact, and its digest is in no sente
 
 from __future__ import annotations
 
+import re
 from typing import assert_never
 
 from supervisor.api.times import rfc3339
@@ -70,6 +71,7 @@ ENDED = {
     "target_gone": "has ended: its containers were removed",
     "insufficient_vram": "has ended: its room is taken by what nobody may stop",
     "process_ended": "has ended with the process that it was tied to",
+    "salvaged": "has ended: the journal was salvaged",
     "max_hold": "has ended: it was held for as long as it may be while others wait",
 }
 TICKET_ENDED = {
@@ -99,7 +101,7 @@ def sentence(fact: AnyFact) -> str:
         case TargetReady():
             return f"{fact.target} is ready after {fact.took_ms / 1000:.1f} s (lease {fact.id})"
         case GpuClosed():
-            return f"GPU {shown(fact.uuid)} is closed: {shown(fact.detail, 300)}"
+            return f"GPU {shown(fact.uuid)} is closed: {_words(fact.detail)}"
         case GpuOpened():
             how = GPU_OPENED.get(fact.reason, shown(fact.reason))
             return f"GPU {shown(fact.uuid)} is open again: {how}{asked_by(fact.caller)}"
@@ -110,13 +112,13 @@ def sentence(fact: AnyFact) -> str:
         case UseSeen():
             return f"{fact.target} was seen to use {fact.peak_mib} MiB, more than ever before"
         case TargetDown():
-            return f"{fact.target} went down: {shown(fact.detail, 300)} (lease {fact.id})"
+            return f"{fact.target} went down: {_words(fact.detail)} (lease {fact.id})"
         case ResidencyBegan() | ResidencyEnded():
             return _of_residency(fact)
         case ContainerRefused() | ContainerSpared():
             return _of_container(fact)
         case StopFailed():
-            error = shown(fact.error, 300)
+            error = _words(fact.error)
             return (
                 f"container {shown(fact.container)} of {fact.target} cannot be stopped: {error}; its GPU stays closed"
             )
@@ -125,6 +127,11 @@ def sentence(fact: AnyFact) -> str:
             return f"{fact.name} is known{project}"
         case _:
             assert_never(fact)
+
+
+def _words(text: str) -> str:
+    """Return somebody else's sentence as part of ours. It stands in no quotes, so those in it need no escape."""
+    return re.sub(r'\\(["\\])', r"\1", shown(text, 300))
 
 
 def asked_by(caller: str) -> str:
@@ -188,7 +195,7 @@ def _of_lease(fact: LeaseGranted | RoomVerified | LeaseRestarted | LeaseRetimed 
             return f"others wait: {whose} ends at {until} if they still do (lease {fact.id})"
         case LeaseEnded():
             how = ENDED.get(fact.reason, f"has ended ({shown(fact.reason)})")
-            detail = f": {shown(fact.detail, 300)}" if fact.detail else ""
+            detail = f": {_words(fact.detail)}" if fact.detail else ""
             stays = f"; {fact.target} stays resident" if fact.resident else ""
             ended = f"the lease of {shown(fact.owner)} on {named(fact.target)} {how}{asked_by(fact.caller)}"
             return f"{ended}{detail}{stays}"
@@ -217,7 +224,7 @@ def _of_residency(fact: ResidencyBegan | ResidencyEnded) -> str:
 def _of_container(fact: ContainerRefused | ContainerSpared) -> str:
     holder = shown(fact.holder or "somebody else")
     why = NO_RIGHT[fact.reason].format(holder=holder) if fact.reason in NO_RIGHT else "it had no right to run"
-    detail = f": {shown(fact.detail, 300)}" if isinstance(fact, ContainerRefused) and fact.detail else ""
+    detail = f": {_words(fact.detail)}" if isinstance(fact, ContainerRefused) and fact.detail else ""
     done = "was left alone (mode observe), although" if isinstance(fact, ContainerSpared) else _STOPPED[fact.action]
     times = f", {fact.count} times" if fact.count > 1 else ""
     return f"container {shown(fact.container)} of {fact.target} {done} {why} ({shown(fact.reason)}){times}{detail}"

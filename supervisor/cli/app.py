@@ -108,6 +108,6 @@ def _usage(wrong: Any, program: str) -> Usage:
     if hasattr(wrong, "possibilities"):  # an option that there is not
         near = f"{wrong.possibilities[0]}?" if wrong.possibilities else ""
     elif not near:
-        message = wrong.format_message()
+        message = wrong.format_message().replace(": Value error, ", ": ")  # pydantic's, of what typer has it check
     hint = f"see: {path} --help"
     return Usage(message[:1].lower() + message[1:].rstrip("."), f"did you mean {near} {hint}" if near else hint)

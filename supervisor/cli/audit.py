@@ -42,7 +42,7 @@ def show_why(name: str, *, as_json: bool) -> None:
     if why.target is not None and why.target != name:
         answer(f"{name} belongs to {why.target}, which is {why.state}")
     if why.command:
-        answer(f"to get the GPU: {why.command}")
+        answer(f"{'once it is mended' if why.state == 'invalid' else 'to get the GPU'}: {why.command}")
 
 
 def show_audit(target: str | None, limit: int, *, follow: bool, as_json: bool) -> int:

@@ -23,6 +23,9 @@ from supervisor.engine.errors import ContainerMissing, EngineError
 from supervisor.engine.inspect import INSPECTED, LISTED, to_container
 from supervisor.engine.roster import worth_inspecting
 
+#: In the order in which Compose looks for one.
+COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+
 
 def show_check(files: Sequence[Path], project: str | None, config: Path | None, *, as_json: bool) -> int:
     """Print targets and problems. Returns 1 if something must be mended, or nothing is labelled."""
@@ -33,11 +36,20 @@ def show_check(files: Sequence[Path], project: str | None, config: Path | None, 
         report = _of_server() or check_containers(
             inspect_all(settings.docker_host, settings.label_prefix), prefix=settings.label_prefix
         )
+        tell_unchecked(Path())
     if as_json:
         print(msgspec.json.encode({"ok": report.ok, **msgspec.structs.asdict(report)}).decode())
     else:
         _print(report)
     return OK if report.ok else FAILED
+
+
+def tell_unchecked(folder: Path) -> None:
+    """Say that a compose file in this folder was not read: whoever types ``check`` beside it may well mean it."""
+    for name in COMPOSE_FILES:
+        if (folder / name).is_file():
+            say(f"these are the containers that are there; of the file: gpu-supervisor check {name}")
+            return
 
 
 def _of_server() -> CheckReport | None:

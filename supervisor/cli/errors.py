@@ -22,6 +22,9 @@ BUSY = 3
 UNREACHABLE = 4
 LOST = 5
 
+#: Docker's words where a container asks for a GPU and nothing is installed that could hand it one.
+#: Source: moby daemon/devices.go.
+NO_TOOLKIT = 'could not select device driver "nvidia"'
 #: For the help text and the README.
 MEANINGS = {
     OK: "done",
@@ -57,6 +60,8 @@ class Refused(SupervisorError):
         role = str(context.get("needed_role") or "lease")
         why = next((f"{code}: {field}" for field in ("needed_role", "target") if field in context), code)
         hint = HINTS.get(why) or HINTS.get(code, "")
+        if NO_TOOLKIT in detail:
+            hint = "install the NVIDIA Container Toolkit, or leave the GPU reservation out of the compose file"
         super().__init__(detail, hint.replace("CONTAINER", culprit).replace("ROLE", role))
         self.code = code
         self.status = status
@@ -94,7 +99,8 @@ HINTS = {
     "target_invalid": "see every problem with: gpu-supervisor check",
     "target_failed": "see why with: docker logs CONTAINER",
     "target_unhealthy": "see why with: docker inspect CONTAINER",
-    "target_leased": "end its lease first: gpu-supervisor release TOKEN",
+    "target_leased": "its owner gives it back with gpu-supervisor release TOKEN; "
+    "gpu-supervisor release --target TARGET --force takes it away",
     "engine_unavailable": "see whether Docker runs: docker ps",
     "gpu_dirty": "see what still uses it: gpu-supervisor status",
     "journal_damaged": "see what is left with: gpu-supervisor journal verify",

@@ -75,7 +75,8 @@ def show_verdict(data_dir: str | None, file: Path | None, *, as_json: bool) -> i
 
 def _print_verdict(directory: Path, verdict: Verdict) -> None:
     written_by = f", written by gpu-supervisor {', '.join(verdict.versions)}" if verdict.versions else ""
-    answer(f"{directory / 'journal'}: {verdict.segments} segments, {verdict.records} records{written_by}")
+    size = f"{_counted(verdict.segments, 'segment')}, {_counted(verdict.records, 'record')}"
+    answer(f"{directory / 'journal'}: {size}{written_by}")
     if verdict.facts:
         answer(f"facts {verdict.first_fact} to {verdict.last_fact}, {verdict.facts} of them verify")
     for seen in verdict.snapshots:
@@ -89,6 +90,11 @@ def _print_verdict(directory: Path, verdict: Verdict) -> None:
     if verdict.refused:
         answer(f"a start would grant nothing: {verdict.refused}")
         answer("put it right with: gpu-supervisor journal salvage")
+        if verdict.behind:
+            facts = _counted(verdict.behind, "fact")
+            answer(
+                f"it leaves out the {facts} behind the damage; with --skip-damage it takes over what still makes sense"
+            )
     answer("good" if verdict.ok else "NOT good")
 
 
@@ -114,6 +120,10 @@ def mend(data_dir: str | None, file: Path | None, *, skip_damage: bool, as_json:
     answer(f"lost: {done.lost} facts that are known of" + (", and what nobody can count" if done.unreadable else ""))
     answer(f"the damaged files are in {directory / 'journal' / done.put_aside}; the next start works again")
     return OK
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def utc(wall_ms: int | None) -> str:

@@ -9,6 +9,11 @@ from supervisor.cli.status import mib
 
 COLUMNS = ("pid", "user", "memory", "since", "what", "standing")
 FINISHED_COLUMNS = ("pid", "gpu", "from", "to", "memory", "whose")
+#: The web page says the same (processes.js).
+ADVICE = (
+    "unapproved: lease the GPU for it (gpu-supervisor acquire --bare -- COMMAND, or --bare --pid PID), or allow it "
+    "with the setting processes_allow"
+)
 #: What it means for who comes and goes between two looks.
 ACCOUNTING = {
     "on": "the driver's accounts are on, and are read every few seconds",
@@ -49,10 +54,7 @@ def blocks(view: ProcessesView) -> list[Block]:
         found.append(f"{_count(view)} came and went unseen: gpu-supervisor ps --finished")
     found += [f"limited: {sentence}" for sentence in view.limited]
     if any(process.standing == "unapproved" for process in view.processes):
-        found.append(
-            "unapproved: lease the GPU for it (gpu-supervisor acquire --bare -- COMMAND, or --bare --pid PID), or "
-            "allow it with the setting processes_allow"
-        )
+        found.append(ADVICE)
     return found
 
 

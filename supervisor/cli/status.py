@@ -34,11 +34,7 @@ def status_blocks(status: StatusView) -> list[Block]:
     journal = "" if status.journal.state == "ok" else f", journal {status.journal.state}: {status.journal.detail}"
     blocks: list[Block] = [
         f"gpu-supervisor {status.version} on {status.host}: {engine}, enforcement {status.mode}{journal}",
-        Grid(
-            "GPUs",
-            ("gpu", "name", "state", "memory", "granted", "free", "on it"),
-            [_gpu_row(gpu, status.leases) for gpu in status.gpus],
-        ),
+        _gpus(status),
         *(f"warning: {gpu.uuid} is closed: {gpu.problem}" for gpu in status.gpus if gpu.problem),
     ]
     rows: list[tuple[object, ...]]
@@ -56,6 +52,13 @@ def status_blocks(status: StatusView) -> list[Block]:
     if not status.targets:
         blocks.append("no target yet: label a compose file with gpu.target, then docker compose create")
     return blocks
+
+
+def _gpus(status: StatusView) -> Block:
+    if not status.gpus:
+        return "no GPU is known, so nothing is granted; the supervisor's log and /readyz say why"
+    columns = ("gpu", "name", "state", "memory", "granted", "free", "on it")
+    return Grid("GPUs", columns, [_gpu_row(gpu, status.leases) for gpu in status.gpus])
 
 
 def _gpu_row(gpu: GpuView, leases: Iterable[LeaseView]) -> tuple[object, ...]:

@@ -91,13 +91,16 @@ def show_target(name: str, *, as_json: bool) -> None:
 
 
 def target_blocks(target: TargetView) -> list[Block]:
-    lease = f", lease {target.lease}" if target.lease else ""
-    seen = f", seen to use {target.seen_mib} MiB" if target.seen_mib is not None else ""
-    project = f", Compose project {target.project}" if target.project else ""
+    lease = f"lease {target.lease}" if target.lease else ""
+    seen = f"seen to use {target.seen_mib} MiB" if target.seen_mib is not None else ""
+    project = f"Compose project {target.project}" if target.project else ""
+    # What it says of itself is on its containers: where there are none, nobody knows it.
+    there = target.state != "absent"
+    needed, priority = (f"needs {needs(target.vram_mib)}", f"priority {target.priority}") if there else ("", "")
+    said = ", ".join(filter(None, (needed, seen, priority, lease, project)))
     blocks: list[Block] = [
-        f"{target.name} is {target.state}: needs {needs(target.vram_mib)}{seen}, priority {target.priority}"
-        f"{lease}{project}",
-        sharing_line(target),
+        f"{target.name} is {target.state}" + (f": {said}" if said else ""),
+        *([sharing_line(target)] if there else []),
         *([suggestion(target)] if is_suggested(target) else []),
     ]
     if target.containers:

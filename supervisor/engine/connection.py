@@ -14,7 +14,7 @@ import requests
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from msgspec import Struct
 
-from supervisor.engine.errors import EngineRefused, refusal, translated
+from supervisor.engine.errors import EngineRefused, refused, translated
 
 READ_ENDPOINTS = (
     "GET /_ping",
@@ -86,7 +86,7 @@ class Connection:
             response = self._api.get(self._address(path), params=params, stream=True, timeout=(CONNECT_S, headers_s))
             if response.status_code != 200:
                 with response:
-                    raise _refusal(response.status_code, response.raw.read(4096, decode_content=True))
+                    raise refused(response.status_code, response.raw.read(4096, decode_content=True))
         return response
 
     def ping(self, *, timeout_s: float) -> None:
@@ -123,20 +123,5 @@ def _checked(
     with translated():
         response = api.get(address, params=params, timeout=(min(CONNECT_S, timeout_s), timeout_s))
     if response.status_code != 200:
-        raise _refusal(response.status_code, response.content)
+        raise refused(response.status_code, response.content)
     return response.content
-
-
-class _Message(Struct):
-    message: str = ""
-
-
-_MESSAGE = msgspec.json.Decoder(_Message)
-
-
-def _refusal(status: int, body: bytes) -> EngineRefused:
-    try:
-        words = _MESSAGE.decode(body).message
-    except msgspec.DecodeError:
-        words = body.decode(errors="replace").strip()[:500]
-    return refusal(status, words or f"HTTP {status}")

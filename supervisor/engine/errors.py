@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import docker.errors
+import msgspec
 import requests
 import urllib3
 
 from supervisor.core.errors import SupervisorError
+
+#: Of an answer that is no JSON, perhaps a proxy's page, so much is quoted.
+QUOTED = 500
 
 
 class EngineError(SupervisorError):
@@ -51,6 +55,23 @@ def refusal(status: int, words: str) -> EngineRefused:
     return (ContainerMissing if missing else EngineRefused)(status, words)
 
 
+class _Message(msgspec.Struct):
+    message: str = ""
+
+
+# Made before there are threads: see ``decode`` in connection.py.
+_MESSAGE = msgspec.json.Decoder(_Message)
+
+
+def refused(status: int, body: bytes) -> EngineRefused:
+    """Return the refusal that an answer is: with the engine's words, or those of whoever answered in its place."""
+    try:
+        words = _MESSAGE.decode(body).message
+    except msgspec.DecodeError:
+        words = body.decode(errors="replace").strip()[:QUOTED]
+    return refusal(status, words or f"HTTP {status}")
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn what the SDK, requests, urllib3 and the socket raise into the four above.
@@ -78,4 +99,4 @@ def _innermost(error: BaseException) -> str:
         if inner is None:
             break
         seen = inner
-    return str(seen) or type(seen).__name__
+    return (isinstance(seen, OSError) and seen.strerror) or str(seen) or type(seen).__name__

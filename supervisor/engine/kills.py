@@ -11,21 +11,12 @@ import http.client
 import socket
 import threading
 
-import msgspec
-
-from supervisor.engine.errors import EngineTimeout, EngineUnreachable, refusal
+from supervisor.engine.errors import EngineTimeout, EngineUnreachable, refused
 
 UNIX = "unix://"
 #: Kills that are under way at a time; more go through the pool, and wait there.
 AT_ONCE = 32
 ANSWER_MAX_BYTES = 64 * 1024
-
-
-class _Message(msgspec.Struct):
-    message: str = ""
-
-
-_MESSAGE = msgspec.json.Decoder(_Message)
 
 
 class QuickKills:
@@ -87,11 +78,4 @@ class QuickKills:
         finally:
             self._free.release()
         if answer.status >= 400:
-            raise refusal(answer.status, _words(body) or f"HTTP {answer.status}")
-
-
-def _words(body: bytes) -> str:
-    try:
-        return _MESSAGE.decode(body).message
-    except msgspec.DecodeError:
-        return body.decode(errors="replace").strip()[:500]
+            raise refused(answer.status, body)

@@ -39,7 +39,7 @@ from supervisor.core.inputs import (
 from supervisor.core.model import Bystander
 from supervisor.engine.compose import PROJECT
 from supervisor.engine.connection import Connection, decode
-from supervisor.engine.errors import ContainerMissing, EngineError, EngineTimeout
+from supervisor.engine.errors import ContainerMissing, EngineError, EngineTimeout, EngineUnreachable
 from supervisor.engine.events import EventHint, EventStream, translate
 from supervisor.engine.inspect import INSPECTED, LISTED, Inspected, labelled, to_container
 from supervisor.engine.newcomers import Newcomers
@@ -140,7 +140,7 @@ class Watcher:
             self._urgency.listen()
         while not self._closed.is_set():
             try:
-                self._follow(Connection(self._url))
+                self._follow(self._connected())
             except EngineError as error:
                 self._lose(str(error))
             except Exception as error:
@@ -149,6 +149,12 @@ class Watcher:
                 self._lose(f"internal error: {error!r}")
             self._closed.wait(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 10)))
             self._failures += 1
+
+    def _connected(self) -> Connection:
+        try:
+            return Connection(self._url)
+        except EngineUnreachable as error:
+            raise EngineUnreachable(f"{error} ({self._url})") from error
 
     def _follow(self, connection: Connection) -> None:
         """Follow one stream to its end, which raises."""

@@ -11,8 +11,8 @@ export async function tellWhy(name) {
   place.setAttribute("aria-busy", "true");
   try {
     const why = await ask(`v1/why/${part(name)}`);
-    const story = await ask(`v1/events?target=${part(why.target ?? name)}&limit=${STORY}`);
-    place.replaceChildren(...told(why, story.events));
+    const story = why.target === null ? [] : (await ask(`v1/events?target=${part(why.target)}&limit=${STORY}`)).events;
+    place.replaceChildren(...told(why, story));
   } catch (error) {
     place.replaceChildren(el("p", { class: "warning" }, `${shown(name)}: ${shown(error.message)}`));
   } finally {
@@ -29,8 +29,8 @@ function told(why, events) {
   return [
     el("p", { class: "answer" }, named(why.sentence)),
     by,
-    el("p", {}, "To get the GPU: ", el("code", {}, shown(why.command))),
-    el("h3", {}, "What happened to it, the newest first"),
-    el("ol", { class: "story" }, ...lines),
+    el("p", {}, why.state === "invalid" ? "Once it is mended: " : "To get the GPU: ", el("code", {}, shown(why.command))),
+    why.target === null ? null : el("h3", {}, "What happened to it, the newest first"),
+    why.target === null ? null : el("ol", { class: "story" }, ...lines),
   ].filter((one) => one !== null);
 }

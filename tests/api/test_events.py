@@ -13,6 +13,7 @@ import pytest
 
 from supervisor.api import stream
 from supervisor.core.inputs import ContainerGone
+from supervisor.core.labels import parse, with_labels
 from tests.api.house import House, container, house, run, until
 
 
@@ -256,5 +257,76 @@ def test_why_of_something_that_was_never_stopped_says_so():
             assert (why["stopped"], why["by"]) == (None, None)
             assert why["sentence"] == "nothing stopped a, as far as is remembered; a is stopped now"
             assert (await it.get("/v1/why/bad")).json()["command"] == "gpu-supervisor check"
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "says"),
+    [
+        pytest.param(
+            {"gpu.target": "My Stack", "gpu.healthcheck-master": "true"},
+            ("x-main-1", "0123456789ab", "My Stack"),
+            'container x-main-1 (service main) has a bad gpu.target: "My Stack" is not a target name; '
+            "it belongs to no target, and none of its labels counts",
+            id="a malformed gpu.target",
+        ),
+        pytest.param(
+            {"gpu.vram": "8GiB"},
+            ("x-main-1",),
+            "container x-main-1 (service main) has gpu.vram but no gpu.target: none of its labels counts "
+            "(add gpu.target=NAME to it)",
+            id="no gpu.target",
+        ),
+    ],
+)
+def test_why_of_a_container_without_a_target_says_what_is_wrong_with_its_labels(
+    labels: dict[str, str], names: tuple[str, ...], says: str
+):
+    bare = container("x", id="0123456789abcdef" * 4, target=None, master=False)
+    stray = with_labels(bare, parse(labels, container=bare.name, service=bare.service))
+
+    async def story() -> None:
+        async with house(container("a"), stray) as it:
+            for name in names:
+                why = (await it.get(f"/v1/why/{name}")).json()
+                assert why["sentence"].startswith(says)
+                assert (why["name"], why["target"], why["state"], why["stopped"]) == (name, None, "invalid", None)
+                assert why["command"] == "gpu-supervisor check"
+
+    run(story())
+
+
+def test_why_of_a_leased_target_that_went_down_is_not_an_older_refusal():
+    async def story() -> None:
+        async with house() as it:
+            it.box.engine.start("a-main")
+            await until(lambda: any(type(fact).__name__ == "ContainerRefused" for fact in it.box.disk.facts))
+            await it.lease("a")
+            it.box.engine.start("a-main", status="exited", health="none", exit_code=3)
+            await until(lambda: any(type(fact).__name__ == "TargetDown" for fact in it.box.disk.facts))
+            why = (await it.get("/v1/why/a")).json()
+            assert (why["state"], why["by"]) == ("down", None)
+            assert why["sentence"].startswith("a went down: container a-main-1 exited with code 3")
+
+    run(story())
+
+
+def test_why_of_an_invalid_target_says_once_what_makes_it_invalid():
+    bad = container("bad", healthcheck=False)
+
+    async def story() -> None:
+        async with house(container("a"), bad) as it:
+            problem = it.state.observed.specs["bad"].problems[0]
+            assert problem.code == "master_without_healthcheck"
+            said = f"{problem.message} ({problem.hint})"
+            why = (await it.get("/v1/why/bad")).json()
+            assert why["sentence"] == f"nothing stopped bad, as far as is remembered; bad is invalid now: {said}"
+            it.box.engine.start(bad.id)
+            await until(lambda: any(type(fact).__name__ == "ContainerRefused" for fact in it.box.disk.facts))
+            await until(lambda: not it.state.observed.containers[bad.id].runs)
+            again = (await it.get("/v1/why/bad")).json()["sentence"]
+            assert again.count(problem.message) == 1
+            assert again.endswith("; bad is invalid now")
 
     run(story())

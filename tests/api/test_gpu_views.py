@@ -192,6 +192,12 @@ def test_what_was_never_seen_has_no_suggestion():
     assert suggested_label(Box(container("a")).state, "a") is None
 
 
+def test_what_has_no_containers_has_no_label_to_be_mended():
+    box = seen(8_192)
+    box.remove("a-main")
+    assert (box.state.durable.peaks, target_view(box.state, "a").suggested_label) == ({"a": 8_192}, None)
+
+
 @pytest.mark.parametrize("size_mib", [256, 700, 1_024, 9_472, 16_384])
 def test_a_size_is_spelled_as_labels_are_read(size_mib):
     assert parse_size_mib(spelled_size(size_mib)) == size_mib

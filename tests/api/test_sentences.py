@@ -136,6 +136,11 @@ SENTENCES: list[tuple[AnyFact, str]] = [
         TargetDown(**AT, id="l_1", target="comfyui", detail="its master does not run"),
         "comfyui went down: its master does not run (lease l_1)",
     ),
+    (
+        TargetDown(**AT, id="l_1", target="comfyui", detail='cannot open "C:\\n"\x1b[2J'),
+        'comfyui went down: cannot open "C:\\n"\\x1b[2J (lease l_1)',
+    ),
+    (ended("salvaged"), "the lease of ann on comfyui has ended: the journal was salvaged"),
     (LeaseRestarted(**AT, id="l_1", target="comfyui"), "comfyui is started again for its owner (lease l_1)"),
     (LeaseRetimed(**AT, id="l_1", ttl_ms=90_000), "lease l_1 is renewed by 90 s at a time from now on"),
     (

@@ -112,7 +112,10 @@ def test_a_lease_that_is_ready_says_nothing_and_one_that_is_down_says_so():
     request = box.lease("a")
     assert (of(box, request).state, of(box, request).why) == ("ready", "")
     box.exit("a-main", 1)
-    assert (of(box, request).state, of(box, request).why) == ("down", "a went down")
+    assert (of(box, request).state, of(box, request).why) == (
+        "down",
+        "container a-main-1 exited with code 1",
+    )
 
 
 def test_a_ticket_says_its_place_who_is_ahead_and_why():

@@ -5,6 +5,7 @@ Containers that are made here carry our labels only, have no network, and are re
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 import queue
@@ -141,27 +142,21 @@ class Fleet:
         return str(made["Id"])
 
 
-class Beats:
+class Pipes(abc.ABC):
     """When containers began and ended to run, told by the kernel: each holds a pipe open, and its death closes it.
 
     No call of the engine is needed, which would stand in the way of what is measured. The script of a container is
-    ``Beats.script(name)``, and the folder of the pipes is its /beat. Until it dies it writes every 5 ms: the time at
-    which its pipe changed is that of its last beat, to a tick of the kernel's clock. (A process that was killed has to
-    get a processor once more to be dead, and so has whoever is told; what it does by itself ends before.)
+    ``script(name)``, and the folder of the pipes is its /beat. Until it dies it writes every 5 ms: the time at which
+    its pipe changed is that of its last beat, to a tick of the kernel's clock. (A process that was killed has to get a
+    processor once more to be dead, and so has whoever is told; what it does by itself ends before.)
     """
 
-    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._poll = select.epoll()
         self._names: dict[int, str] = {}
-        self._pipes: dict[str, int] = {}
-        self.died_ns: dict[str, int] = {}
-        os.mkfifo(folder / "nothing")
-        for name in names:
-            os.mkfifo(folder / name)
-            pipe = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK)
-            self._names[pipe], self._pipes[name] = name, pipe
-            self._poll.register(pipe, select.EPOLLIN | select.EPOLLHUP | select.EPOLLET)
         self._closed = False
+        os.mkfifo(folder / "nothing")
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -169,9 +164,13 @@ class Beats:
     def script(name: str) -> str:
         return f"exec 9>/beat/{name} 8<>/beat/nothing; while echo >&9; do read -t 0.005 x <&8; done"
 
-    def last_ns(self, name: str) -> int:
-        """Return when it last wrote, in ``time.monotonic_ns``."""
-        return os.fstat(self._pipes[name]).st_mtime_ns - (time.time_ns() - time.monotonic_ns())
+    def open(self, name: str) -> int:
+        """Make the pipe of a container, and return the end that is listened to."""
+        os.mkfifo(self.folder / name)
+        pipe = os.open(self.folder / name, os.O_RDONLY | os.O_NONBLOCK)
+        self._names[pipe] = name
+        self._poll.register(pipe, select.EPOLLIN | select.EPOLLHUP | select.EPOLLET)
+        return pipe
 
     def close(self) -> None:
         self._closed = True
@@ -180,12 +179,32 @@ class Beats:
             os.close(pipe)
         self._poll.close()
 
+    @abc.abstractmethod
+    def _heard(self, name: str, pipe: int, what: int) -> None:
+        """``what``: of EPOLLIN, that what was written has to be read; EPOLLHUP, that who wrote is dead."""
+
     def _listen(self) -> None:
         observe_at_once()
         while not self._closed:
-            for pipe, what in self._poll.poll(0.2):
-                now_ns = time.monotonic_ns()
-                if what & select.EPOLLIN:
-                    os.read(pipe, 65_536)
-                if what & select.EPOLLHUP:
-                    self.died_ns[self._names[pipe]] = now_ns
+            for pipe, what in self._poll.poll(0.1):
+                self._heard(self._names[pipe], pipe, what)
+
+
+class Beats(Pipes):
+    """Containers that are each started once: when they died."""
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        self.died_ns: dict[str, int] = {}
+        super().__init__(folder)
+        self._pipes = {name: self.open(name) for name in names}
+
+    def last_ns(self, name: str) -> int:
+        """Return when it last wrote, in ``time.monotonic_ns``."""
+        return os.fstat(self._pipes[name]).st_mtime_ns - (time.time_ns() - time.monotonic_ns())
+
+    def _heard(self, name: str, pipe: int, what: int) -> None:
+        now_ns = time.monotonic_ns()
+        if what & select.EPOLLIN:
+            os.read(pipe, 65_536)
+        if what & select.EPOLLHUP:
+            self.died_ns[name] = now_ns

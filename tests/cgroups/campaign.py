@@ -26,7 +26,8 @@ from typing import Any
 import docker
 from msgspec import Struct, field
 
-from tests.benchmarks.measure import observe_at_once, percentile
+from tests.benchmarks.measure import percentile
+from tests.benchmarks.raw import Pipes
 from tests.conftest import IMAGE, PrivateEngine, until
 from tests.e2e.conftest import Server
 
@@ -35,52 +36,29 @@ BURST = 10
 QUARTER_SECOND = 250_000_000
 
 
-class Beats:
-    """The pipes of all containers: when one began to run, and its last beat, in wall time. It beats every 5 ms.
-
-    When it died is not the same: a process that was killed needs a processor once more for that, and does nothing by
-    itself any more.
-    """
+class Beats(Pipes):
+    """Containers that are started again and again: when each began to run, and its last beat, in wall time."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.began: dict[str, list[float]] = {}
         self.ended: dict[str, list[float]] = {}
-        self._poll = select.epoll()
-        self._names: dict[int, str] = {}
-        self._closed = False
-        os.mkfifo(folder / "nothing")
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+        super().__init__(folder)
 
-    def script(self, name: str) -> str:
-        os.mkfifo(self.folder / name)
-        pipe = os.open(self.folder / name, os.O_RDONLY | os.O_NONBLOCK)
-        self._names[pipe] = name
+    def polite(self, name: str) -> str:
+        """Return the script of a new container, which ends on SIGTERM."""
         self.began[name], self.ended[name] = [], []
-        self._poll.register(pipe, select.EPOLLIN | select.EPOLLHUP | select.EPOLLET)
-        pipes = f"exec 9>/beat/{name} 8<>/beat/nothing"
-        return f"trap 'exit 143' TERM; {pipes}; while echo >&9; do read -t 0.005 x <&8; done"
+        self.open(name)
+        return f"trap 'exit 143' TERM; {self.script(name)}"
 
     def runs(self, name: str) -> bool:
         return len(self.began[name]) > len(self.ended[name])
 
-    def close(self) -> None:
-        self._closed = True
-        self._thread.join()
-        for pipe in self._names:
-            os.close(pipe)
-        self._poll.close()
-
-    def _listen(self) -> None:
-        observe_at_once()
-        while not self._closed:
-            for pipe, what in self._poll.poll(0.1):
-                now_s, name = time.time(), self._names[pipe]
-                if what & select.EPOLLIN and os.read(pipe, 65_536) and not self.runs(name):
-                    self.began[name].append(now_s)
-                if what & select.EPOLLHUP and self.runs(name):
-                    self.ended[name].append(os.fstat(pipe).st_mtime)
+    def _heard(self, name: str, pipe: int, what: int) -> None:
+        now_s = time.time()
+        if what & select.EPOLLIN and os.read(pipe, 65_536) and not self.runs(name):
+            self.began[name].append(now_s)
+        if what & select.EPOLLHUP and self.runs(name):
+            self.ended[name].append(os.fstat(pipe).st_mtime)
 
 
 class Starts:
@@ -182,7 +160,7 @@ class Campaign:
         prefix = self.server.prefix
         made = self.api.create_container(
             IMAGE,
-            ["sh", "-c", self.beats.script(name)],
+            ["sh", "-c", self.beats.polite(name)],
             name=name,
             labels={
                 key.replace("_", "-") if "." in key else f"{prefix}{key.replace('_', '-')}": value

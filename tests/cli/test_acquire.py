@@ -250,6 +250,16 @@ def test_a_start_that_fails_is_shown_with_its_last_words_made_harmless(fake: Fak
     assert fake.holder is None
 
 
+def test_a_machine_without_the_container_toolkit_is_told_what_to_install_and_not_to_read_logs(fake: FakeServer, run):
+    detail = 'the engine refused to start comfyui-1: could not select device driver "nvidia" with capabilities: [[gpu]]'
+    fake.start_failure = Problem(502, "target_failed", detail)
+
+    _, _, err = run("acquire", "comfyui", *TRUE)
+
+    assert "hint:  install the NVIDIA Container Toolkit, or leave the GPU reservation out of the compose file" in err
+    assert "docker logs" not in err
+
+
 def test_an_interrupted_start_is_given_back_at_once(fake: FakeServer, spawn):
     fake.starting = True
     process = spawn(["acquire", "comfyui"])

@@ -148,6 +148,16 @@ def test_one_target_ends_with_what_to_do_about_it(fake: FakeServer, run, fields,
     assert run("targets", "comfyui")[1].splitlines()[-1] == last
 
 
+def test_of_an_absent_target_nothing_is_said_that_only_its_containers_could_say(fake: FakeServer, run):
+    gone = view("comfyui", state="absent", vram_mib=None, seen_mib=5_000, project="images", create="CREATE")
+    fake.documents["/v1/targets/comfyui"] = document(gone)
+
+    assert run("targets", "comfyui")[1].splitlines() == [
+        "comfyui is absent: seen to use 5000 MiB, Compose project images",
+        "its containers are gone; create them with: CREATE",
+    ]
+
+
 def test_an_unknown_target_is_an_error_with_the_nearest_name(fake: FakeServer, run):
     fake.documents["/v1/targets/comfy"] = Answer(
         404, "target_unknown", "no container is labelled gpu.target=comfy; did you mean comfyui?"

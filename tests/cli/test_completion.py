@@ -103,6 +103,14 @@ def test_gpurun_completes_with_a_script_of_its_own(environ, run):
     assert done.stdout.split() == ["--loss-grace"]
 
 
+def test_a_shell_that_it_does_not_know_is_refused_with_those_that_it_does(run):
+    status, _, err = run("completion", "tcsh")
+
+    assert status == 2
+    assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in err
+    assert "Value error" not in err
+
+
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("shell", INSTALLED)
 def test_every_shell_that_is_installed_completes_alike(environ, shell):

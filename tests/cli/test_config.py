@@ -313,8 +313,9 @@ def test_a_wrong_file_is_refused_with_file_line_key_and_what_to_write(home, tmp_
 
 
 def test_a_named_file_must_exist(home, tmp_path):
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="No such file") as caught:
         load({}, home, file=tmp_path / "missing.toml")
+    assert caught.value.hint == f"write one with: gpu-supervisor config init {tmp_path}/missing.toml"
 
 
 def test_a_file_that_is_not_text_is_refused(home, tmp_path):

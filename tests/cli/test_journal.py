@@ -86,6 +86,7 @@ def test_damage_is_shown_verified_and_salvaged(data_dir, run):
     status, out, _ = run("journal", "verify", *flags)
     assert status == 1
     assert "put it right with: gpu-supervisor journal salvage" in out
+    assert "it leaves out the 1 fact behind the damage; with --skip-damage it takes over" in out
     assert out.splitlines()[-1] == "NOT good"
 
     status, out, _ = run("journal", "salvage", *flags)

@@ -243,6 +243,12 @@ def test_status_says_what_is_wrong_and_what_to_do_first(fake: FakeServer, run):
     assert "Queue" not in out
 
 
+def test_status_without_a_gpu_says_where_the_reason_is(fake: FakeServer, run):
+    fake.documents["/v1/status"] = document(msgspec.structs.replace(STATUS, gpus=()))
+
+    assert "no GPU is known, so nothing is granted; the supervisor's log and /readyz say why" in run("status")[1]
+
+
 def test_why_says_it_in_one_sentence_with_what_to_type(fake: FakeServer, run):
     fake.documents["/v1/why/whisper-1"] = document(
         Why(
@@ -265,6 +271,24 @@ def test_why_says_it_in_one_sentence_with_what_to_type(fake: FakeServer, run):
         "to get the GPU: gpu-supervisor acquire whisper\n",
         "",
     )
+
+
+def test_why_of_labels_that_are_wrong_sends_back_to_check_and_not_to_acquire(fake: FakeServer, run):
+    fake.documents["/v1/why/x-1"] = document(
+        Why(
+            name="x-1",
+            target=None,
+            state="invalid",
+            sentence="container x-1 has a bad gpu.target",
+            stopped=None,
+            by=None,
+            for_target=None,
+            for_owner=None,
+            command="gpu-supervisor check",
+        )
+    )
+
+    assert run("why", "x-1")[1] == "container x-1 has a bad gpu.target\nonce it is mended: gpu-supervisor check\n"
 
 
 def test_why_of_something_unknown_is_an_error(fake: FakeServer, run):
@@ -447,6 +471,15 @@ def test_check_fails_with_1_if_a_label_must_be_mended_and_says_which(fake: FakeS
         "    hint: did you mean a-b?\n"
         "next: gpu-supervisor check\n"
     )
+
+
+def test_check_beside_a_compose_file_says_that_it_did_not_read_it(fake: FakeServer, run, tmp_path, monkeypatch):
+    fake.documents["/v1/targets"] = document(TargetsView((view("comfyui"),), ()))
+    monkeypatch.chdir(tmp_path)
+    assert run("check")[2] == ""
+    (tmp_path / "compose.yml").touch()
+
+    assert run("check")[2] == "these are the containers that are there; of the file: gpu-supervisor check compose.yml\n"
 
 
 def test_check_for_a_script_is_json(fake: FakeServer, run):

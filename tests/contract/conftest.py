@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import pytest
 
@@ -10,15 +12,23 @@ from tests.conftest import IMAGE
 from tests.contract.engines import Deep, Engine, Real, RealBelow, RealDaemon, Restartable, Simulated
 from tests.simulation import daemon
 
+R = TypeVar("R", bound=Real)
 
-@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.engine)])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+
+def _either(kind: type[R], request: pytest.FixtureRequest) -> Iterator[R | Simulated]:
+    """Yield the simulated engine or, by the fixture's parameter, the shared one as a ``kind``."""
     if request.param == "simulated":
         yield Simulated()
         return
-    real = Real(request.getfixturevalue("engine_url"), request.getfixturevalue("unique"), IMAGE)
-    yield real
-    real.close()
+    with contextlib.closing(
+        kind(request.getfixturevalue("engine_url"), request.getfixturevalue("unique"), IMAGE)
+    ) as it:
+        yield it
+
+
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.engine)])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    yield from _either(Real, request)
 
 
 @pytest.fixture(
@@ -26,12 +36,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 )
 def deep(request: pytest.FixtureRequest) -> Iterator[Deep]:
     """An engine on a machine whose cgroups are ours to kill in."""
-    if request.param == "simulated":
-        yield Simulated()
-        return
-    real = RealBelow(request.getfixturevalue("engine_url"), request.getfixturevalue("unique"), IMAGE)
-    yield real
-    real.close()
+    yield from _either(RealBelow, request)
 
 
 @pytest.fixture(params=["terminated", "killed", "live-restore"])

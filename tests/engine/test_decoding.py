@@ -14,6 +14,7 @@ from tests.engine.fake import container
 FIRST_USE = """
 import sys, threading
 from supervisor.engine.connection import decode
+from supervisor.engine.errors import refused
 from supervisor.engine.inspect import INSPECTED, LISTED, to_container
 
 answer = sys.stdin.buffer.read()
@@ -24,6 +25,7 @@ def first():
     together.wait()
     to_container(decode(answer, INSPECTED), prefix="gpu.", wall_ms=0)
     decode(b"[" + answer + b"]", LISTED)
+    refused(409, b'{"message": "it is so already"}')
 
 threads = [threading.Thread(target=first) for _ in range(8)]
 for thread in threads:

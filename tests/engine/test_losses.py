@@ -113,7 +113,7 @@ def test_an_engine_that_comes_late_is_found(watch, tmp_path_factory):
     path = socket_path(tmp_path_factory)
     engine, inbox = watch(f"unix://{path}")
     lost = inbox.wait_for(EngineLost)
-    assert lost.reason == "the engine cannot be reached: [Errno 2] No such file or directory"
+    assert lost.reason == f"the engine cannot be reached: No such file or directory (unix://{path})"
     assert engine.describe() == f"engine at unix://{path} (not reached yet)"
 
     late = FakeEngine(path)

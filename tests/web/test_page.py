@@ -19,7 +19,7 @@ from supervisor.answers import ProcessesView, ProcessUse
 from supervisor.api import describe_examples
 from tests.conftest import IMAGE, Stack, until
 from tests.e2e.conftest import Server
-from tests.web.conftest import OpenPage
+from tests.web.conftest import OpenPage, load
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(90)]
 
@@ -233,6 +233,18 @@ def test_a_stranger_on_a_gpu_is_shown_as_what_he_is_and_as_leased_once_he_is(
     expect(row).to_contain_text("unapproved")
     page.fill("#filter", "nobody")
     expect(page.locator("#processes")).to_contain_text("No process matches.")
+
+
+def test_why_of_a_container_whose_label_is_wrong_has_no_story_and_sends_to_check(
+    served: Server, open_page: OpenPage
+) -> None:
+    said = "container x-1 has a bad gpu.target"
+    why = replace(describe_examples.WHY, target=None, state="invalid", sentence=said, stopped=None, by=None)
+    body = msgspec.json.encode(replace(why, command="gpu-supervisor check")).decode()
+    page = open_page(served, before=lambda page: page.route("**/v1/why/**", lambda route: route.fulfill(body=body)))
+    page.fill("#why-name", "My Stack")
+    page.press("#why-name", "Enter")
+    expect(page.locator("#why > *")).to_have_text([said, "Once it is mended: gpu-supervisor check"])
 
 
 STRANGER = describe_examples.PROCESSES.processes[0]
@@ -507,7 +519,7 @@ def test_where_keys_are_wanted_looking_needs_one_acting_a_better_one_and_the_tab
     page.get_by_role("button", name="Key: in use").click()
     key.fill(hands)
     page.keyboard.press("Enter")
-    page.reload()
+    load(page, page.url)
     expect(line).to_have_text("live")
     release.click()
     page.get_by_role("dialog").get_by_role("button", name="Release").click()

@@ -109,7 +109,10 @@ def _until(state: State, lease: Lease) -> int | None:
 def _why_not_ready(state: State, lease: Lease) -> str:
     """Return what a lease waits for, in one sentence; "" once it is ready."""
     if lease.phase == "ready":
-        return f"{lease.target} went down" if state.lead_of(lease).id in state.observed.down_since else ""
+        lead = state.lead_of(lease)
+        if lead.id not in state.observed.down_since:
+            return ""
+        return standing(state, lead).detail or f"{lease.target} went down"
     if not state.observed.synced:
         return f"not in sync with the container engine ({state.observed.engine_reason})"
     if lease.phase == "making_room":

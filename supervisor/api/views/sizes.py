@@ -18,12 +18,12 @@ STEP_MIB = 256
 def suggested_label(state: State, target: str) -> str | None:
     """Return the label that fits what the target was seen to use, ``gpu.vram: 9.25GiB``.
 
-    None where nothing was seen, where what is declared is enough, and where it takes the whole of its GPUs: that is
-    what a target without the label gets.
+    None where nothing was seen, where what is declared is enough, where it takes the whole of its GPUs (that is what a
+    target without the label gets), and where there is no container to read a label from.
     """
     seen_mib = state.durable.peaks.get(target)
     declared_mib = _declared_mib(state, target)
-    if seen_mib is None or (declared_mib is not None and seen_mib <= declared_mib):
+    if spec_of(state, target) is None or seen_mib is None or (declared_mib is not None and seen_mib <= declared_mib):
         return None
     size_mib = _rounded_mib(seen_mib)
     most_mib = _most_mib(state, target)

@@ -85,7 +85,8 @@ def acquire(
     command: list[str] = context.obj or []
     if bare == (target is not None):
         raise Usage(
-            "name a target, or say --bare, and not both", "gpu-supervisor acquire TARGET [-- COMMAND]; see: targets"
+            "name a target, or say --bare, and not both",
+            "write: gpu-supervisor acquire TARGET [-- COMMAND]; see what there is with: gpu-supervisor targets",
         )
     if detach and command:
         raise Usage("--detach leaves at once, so it cannot hold the lease for a command", "leave one of them out")

@@ -9,6 +9,7 @@ import msgspec
 
 from supervisor.answers import Event, GpuView, LeaseView, LogsView, ProcessView, QueueEntry, TargetView
 from supervisor.cli.output import clean
+from supervisor.cli.processes import ADVICE
 from supervisor.cli.status import problem_line
 from supervisor.cli.targets import sharing_line, suggestion
 from supervisor.cli.top import bars
@@ -108,11 +109,9 @@ def of_gpu(gpu: GpuView, picture: Picture, now: datetime) -> Lines:
     found += (bars.bar(gpu, 66), bars.legend(gpu), *lines("", bars.LEGEND, tone="dim"))
     processes = picture.processes.processes if picture.processes is not None else ()
     here = [process for process in processes if any(use.gpu == gpu.uuid for use in process.gpus)]
-    return (
-        *found,
-        *lines("", "Processes on it:" if here else "no process is known on it"),
-        *_processes(here, gpu, now),
-    )
+    found += lines("", "Processes on it:" if here else "no process is known on it")
+    found += _processes(here, gpu, now)
+    return (*found, *lines("", ADVICE)) if any(one.standing == "unapproved" for one in here) else found
 
 
 def _processes(processes: Iterable[ProcessView], gpu: GpuView, now: datetime) -> Lines:

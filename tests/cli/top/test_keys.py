@@ -157,7 +157,7 @@ def test_a_refusal_is_shown_with_its_hint_and_hostile_words_are_only_text(fake: 
         await eyes.press("escape", "2", "r", "y")
         shown = await eyes.until("hint:")
         assert "no [b]\\x1b[2J\\u202eway" in shown
-        assert "end its lease first: gpu-supervisor release TOKEN" in shown
+        assert "its owner gives it back with gpu-supervisor release" in shown
         await eyes.press("escape")
         await eyes.until("Leases 1")
 

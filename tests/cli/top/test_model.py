@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -11,14 +12,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.cells import cell_len
 
-from supervisor.answers import EngineView, GpuUse
+from supervisor.answers import EngineView, GpuUse, ProcessesView, ProcessView
+from supervisor.api.web_page import web_files
 from supervisor.cli.top import bars, columns, details, model
 from supervisor.cli.top.columns import Column, Row
 from supervisor.cli.top.model import PANES, Picture
 from supervisor.cli.top.room import LEAST, shared
 from supervisor.cli.top.words import Line, fill, fitted, lasting, seconds_to
 from supervisor.cli.top.words import at as clock
-from tests.cli.top.scenes import BUSY, HOSTILE, MANY, NOW, Scene, at, event, gpu, lease, scene, target, ticket
+from tests.cli.top.scenes import BUSY, HOSTILE, MANY, NOW, Scene, at, event, gpu, lease, process, scene, target, ticket
 
 ANYTHING = st.text(max_size=20)
 
@@ -268,6 +270,27 @@ def test_a_filter_finds_rows_that_have_all_its_words(filter_, found):
 )
 def test_the_first_line_says_whether_what_is_shown_is_so_now(values, said):
     assert text(model.header(picture(BUSY, **values), NOW)) == said
+
+
+# ---- who is on a GPU
+
+
+def of_first_gpu(*processes: ProcessView) -> list[str]:
+    view = ProcessesView(policy="observe", gpus=(), processes=processes, finished=(), limited=())
+    return [text(line) for line in details.of_gpu(BUSY.status.gpus[0], picture(BUSY, processes=view), NOW)]
+
+
+def test_what_to_do_about_an_unapproved_process_is_said_beside_it_in_the_words_of_the_page():
+    stranger = process(666, 2_000, "unapproved", user="eve")
+
+    said = of_first_gpu(stranger)[-1]
+
+    assert "gpu-supervisor acquire --bare -- COMMAND" in said
+    on_the_page = re.sub(r'" \+\n *"', "", web_files()["processes.js"].body.decode())
+    assert f"U{said[1:]}." in on_the_page
+    assert said not in of_first_gpu(process(4_711, 10_400, target="comfyui"))
+    elsewhere = replace(stranger, gpus=(replace(stranger.gpus[0], gpu="GPU-elsewhere"),))
+    assert said not in of_first_gpu(elsewhere)
 
 
 # ---- everybody's text
