@@ -169,9 +169,10 @@ class Pump:
         """
         self._writer.start()
         self._readings.start(self._clock.now())
-        self._inbox.appendleft(started)  # the engine may have reported already
         self._runs = True
         try:
+            # Before the first turn, which may have reports of the engine, and before anything is said of the disk.
+            self.kernel.feed(self._clock.now(), started)
             self._take_turn()
             await self._over
         finally:

@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,7 @@ from supervisor import __version__
 from supervisor.api import build_app
 from supervisor.api.gate import Gate
 from supervisor.api.past import Past
-from supervisor.api.server import Limits, serve_http
+from supervisor.api.server import Limits, listening, serve_http
 from supervisor.api.tokens import TokenMint, load_secret
 from supervisor.cgroups.below import Below, find_below
 from supervisor.cgroups.tripwire import Tripwire
@@ -116,12 +117,14 @@ async def _serve(config: Config) -> int:
         retain_bytes=config.journal_retention_bytes,
     )
     try:
-        return await _run(config, journal)
+        # Before the engine is looked at: one that could not serve anybody must not stop anything either.
+        with listening(config.host, config.port, config.socket) as sockets:
+            return await _run(config, journal, sockets)
     finally:
         journal.close()
 
 
-async def _run(config: Config, journal: Journal) -> int:
+async def _run(config: Config, journal: Journal, sockets: list[socket.socket]) -> int:
     state = replay(core_settings(config), journal.snapshot, journal.replay())
     clock = Clock(state.durable, read_boot_id())
     below, enforcing = _way_below(config)
@@ -187,9 +190,7 @@ async def _run(config: Config, journal: Journal) -> int:
         await pump.first_reading(GPU_LOOK_S)
         await serve_http(
             app,
-            host=config.host,
-            port=config.port,
-            unix_socket=config.socket,
+            sockets,
             limits=Limits(),
             on_ready=ready,
             on_refusal=metrics.refusal,
@@ -243,8 +244,8 @@ def _way_below(config: Config) -> tuple[Below | None, Enforcing]:
 def _be_ready(urgency: Urgency, enforcing: Enforcing) -> Enforcing:
     """Kill before whatever else wants a processor where the kernel lets us, and say whether it does."""
     reason = urgency.start()
-    log.info("kills %s", f"wait for a processor like everybody's work: {reason}" if reason else "wait for no processor")
     words = f"in line for a processor: {reason}" if reason else "ahead of all that wants a processor"
+    log.info("while something starts, kills are %s", words)
     return replace(enforcing, kills_detail=f"{enforcing.kills_detail}; {words}")
 
 

@@ -63,10 +63,8 @@ class _Server(uvicorn.Server):
 
 async def serve_http(
     app: ASGIApp,
+    sockets: list[socket.socket],
     *,
-    host: str,
-    port: int,
-    unix_socket: Path | None,
     limits: Limits,
     on_ready: Callable[[list[str]], None],
     on_refusal: Callable[[str], None],
@@ -75,24 +73,17 @@ async def serve_http(
     """Serve until ``stop`` is set; then take no more connections, end the answers under way, and return.
 
     Args:
-        port: 0 takes any free one; ``on_ready`` is told which.
+        sockets: Where to listen, as ``listening`` opens them.
         on_ready: Called once, with the addresses as URLs, when connections are accepted.
         on_refusal: Told the code of what is refused before it is a request: too slow, too large, one too many.
-
-    Raises:
-        AddressUnusable: an address is taken, is not ours, or the socket's place cannot be used.
     """
-    with contextlib.ExitStack() as open_sockets:
-        sockets = [open_sockets.enter_context(_tcp(host, port))]
-        if unix_socket is not None:
-            sockets.append(open_sockets.enter_context(_unix(unix_socket)))
-        addresses = [_address(sock) for sock in sockets]
-        server = _Server(_config(app, bounded(limits, on_refusal)), lambda: on_ready(addresses), stop)
-        sweeping = asyncio.create_task(_sweep(server, limits.sweep_s))
-        try:
-            await server.serve(sockets=sockets)
-        finally:
-            sweeping.cancel()
+    addresses = [_address(sock) for sock in sockets]
+    server = _Server(_config(app, bounded(limits, on_refusal)), lambda: on_ready(addresses), stop)
+    sweeping = asyncio.create_task(_sweep(server, limits.sweep_s))
+    try:
+        await server.serve(sockets=sockets)
+    finally:
+        sweeping.cancel()
 
 
 def _config(app: ASGIApp, protocol: type[BoundedProtocol]) -> uvicorn.Config:
@@ -123,6 +114,20 @@ async def _sweep(server: uvicorn.Server, every_s: float) -> None:
 
 
 # ---- sockets
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int, unix_socket: Path | None) -> Iterator[list[socket.socket]]:
+    """Listen on an address, and on a unix socket where one is wanted; who connects is served later. Port 0: a free one.
+
+    Raises:
+        AddressUnusable: an address is taken, is not ours, or the socket's place cannot be used.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(_tcp(host, port))]
+        if unix_socket is not None:
+            sockets.append(stack.enter_context(_unix(unix_socket)))
+        yield sockets
 
 
 @contextlib.contextmanager

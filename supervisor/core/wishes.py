@@ -118,9 +118,10 @@ def never(state: State, wish: Wish) -> Refusal | None:
         detail = f"{wish.count} GPUs are asked for, and {len(gpus)} of the {len(state.observed.gpus)} here may be used"
         return Refusal("insufficient_vram", detail, {"gpus_asked": wish.count, "gpus_known": len(gpus)})
     largest = max((usable_mib(state, gpu) or 0 for gpu in gpus), default=0)
+    declares = wish.target is not None
+    asked, less = ("declared", "lower gpu.vram-mib if it is too high") if declares else ("asked for", "ask for less")
     return Refusal(
         "insufficient_vram",
-        f"{wish.need_mib} MiB are declared, and the largest GPU has {largest} MiB; "
-        "lower gpu.vram-mib if it is too high",
+        f"{wish.need_mib} MiB are {asked}, and the largest GPU has {largest} MiB; {less}",
         {"needed_mib": wish.need_mib, "largest_gpu_mib": largest},
     )

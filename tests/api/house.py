@@ -17,7 +17,7 @@ import uvloop
 
 from supervisor.api import build_app
 from supervisor.api.gate import Gate
-from supervisor.api.server import Limits, serve_http
+from supervisor.api.server import Limits, listening, serve_http
 from supervisor.api.tokens import TokenMint
 from supervisor.clock import Clock
 from supervisor.core.apply import replay
@@ -145,27 +145,18 @@ async def serving(
     """Serve an app; yields its addresses."""
     stop = asyncio.Event()
     ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    web = asyncio.create_task(
-        serve_http(
-            app,
-            host="127.0.0.1",
-            port=0,
-            unix_socket=unix_socket,
-            limits=limits or Limits(),
-            on_ready=ready.set_result,
-            on_refusal=on_refusal,
-            stop=stop,
-        )
-    )
-    await asyncio.wait((web, ready), return_when=asyncio.FIRST_COMPLETED)
-    if web.done():
-        web.result()
-    try:
-        yield ready.result()
-    finally:
-        stop.set()
-        async with asyncio.timeout(DEADLINE_S):
-            await web
+    with listening("127.0.0.1", 0, unix_socket) as sockets:
+        told = {"on_ready": ready.set_result, "on_refusal": on_refusal}
+        web = asyncio.create_task(serve_http(app, sockets, limits=limits or Limits(), stop=stop, **told))
+        await asyncio.wait((web, ready), return_when=asyncio.FIRST_COMPLETED)
+        if web.done():
+            web.result()
+        try:
+            yield ready.result()
+        finally:
+            stop.set()
+            async with asyncio.timeout(DEADLINE_S):
+                await web
 
 
 @contextlib.asynccontextmanager

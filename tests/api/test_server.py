@@ -8,11 +8,12 @@ import signal
 import socket
 import stat
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
-from supervisor.api.server import AddressUnusable, Limits, serve_http
+from supervisor.api.server import AddressUnusable, listening
 from supervisor.core.replies import Renewed
 from tests.api.house import ScriptedDesk, container, house, run, serving, until
 
@@ -21,11 +22,9 @@ async def nothing(_scope: object, _receive: object, send: object) -> None:
     raise AssertionError("nobody asks")
 
 
-async def serve_once(**values: object) -> None:
-    stop = asyncio.Event()
-    stop.set()
-    settings = {"host": "127.0.0.1", "port": 0, "unix_socket": None, "limits": Limits(), "on_ready": lambda _: None}
-    await serve_http(nothing, stop=stop, on_refusal=lambda _: None, **{**settings, **values})
+def listen_once(host: str = "127.0.0.1", port: int = 0, unix_socket: Path | None = None) -> None:
+    with listening(host, port, unix_socket):
+        pass
 
 
 def test_it_listens_on_tcp_and_on_a_unix_socket_of_its_group_at_the_same_time(tmp_path):
@@ -64,16 +63,16 @@ def test_a_socket_that_is_in_use_and_a_file_are_left_alone(tmp_path):
     async def story() -> None:
         async with house(unix_socket=path) as it:
             with pytest.raises(AddressUnusable, match="another server listens"):
-                await serve_once(unix_socket=path)
+                listen_once(unix_socket=path)
             transport = httpx.AsyncHTTPTransport(uds=str(path))
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 assert (await client.get("/healthz")).status_code == 200
             assert it.addresses
         with pytest.raises(AddressUnusable, match="is no socket"):
-            await serve_once(unix_socket=file)
+            listen_once(unix_socket=file)
         assert file.read_text() == "mine"
         with pytest.raises(AddressUnusable, match="cannot listen"):
-            await serve_once(unix_socket=tmp_path / "no folder" / "gpu.sock")
+            listen_once(unix_socket=tmp_path / "no folder" / "gpu.sock")
 
     run(story())
 
@@ -82,10 +81,10 @@ def test_an_address_that_is_taken_or_not_ours_is_refused_with_what_to_do():
     async def story() -> None:
         async with house() as it:
             with pytest.raises(AddressUnusable, match=f"127.0.0.1:{it.port}") as caught:
-                await serve_once(port=it.port)
+                listen_once(port=it.port)
             assert "--port" in caught.value.hint
         with pytest.raises(AddressUnusable, match="cannot listen"):
-            await serve_once(host="203.0.113.7")
+            listen_once(host="203.0.113.7")
 
     run(story())
 

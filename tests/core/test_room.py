@@ -182,6 +182,19 @@ def test_a_bare_lease_of_two_gpus_gets_two_and_never_more_than_there_are():
     assert refusal(box, box.ask(None, gpus=3)).code == "insufficient_vram"
 
 
+@pytest.mark.parametrize(
+    ("target", "ask", "advice"),
+    [
+        pytest.param("huge", {}, "lower gpu.vram-mib", id="a target declares it on its labels"),
+        pytest.param(None, {"vram_mib": 50_000}, "ask for less", id="a bare lease has none"),
+    ],
+)
+def test_who_needs_more_than_any_gpu_has_is_told_what_to_change(target, ask, advice):
+    box = Box(container("huge", vram_mib=50_000))
+
+    assert refusal(box, box.ask(target, **ask)).detail.endswith(advice + (" if it is too high" if target else ""))
+
+
 def test_a_lost_gpu_is_closed_and_the_other_goes_on():
     lost = replace(FIRST, state="lost", detail="GPU SIM-0 fell off the bus")
     box = Box(container("a"), container("b", devices=("0",)), gpus=(lost, SECOND))

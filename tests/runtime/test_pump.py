@@ -391,6 +391,21 @@ def test_a_failed_write_ends_the_task_and_nothing_is_answered():
     run(story)
 
 
+def test_of_a_damaged_journal_nobody_says_that_its_disk_is_full(caplog: pytest.LogCaptureFixture):
+    async def story() -> None:
+        box = Rig()
+        box.disk.room = 0
+        owner = asyncio.ensure_future(box.pump.run(Started("boot", 0, "v", first=False, safe_mode="a torn record")))
+        await asyncio.sleep(0)
+        assert box.pump.kernel.state.observed.safe_mode
+        assert not box.pump.kernel.state.observed.storage_full
+        owner.cancel()
+        await asyncio.gather(owner, return_exceptions=True)
+
+    run(story)
+    assert "is full" not in caplog.text
+
+
 def test_a_full_disk_is_foreseen_and_recovered_from():
     async def story() -> None:
         async with rig(container("a")) as box:
