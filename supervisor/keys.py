@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,10 +90,12 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def reaches(patterns: Iterable[str], target: str | None) -> bool:
+def reaches(patterns: Collection[str], target: str | None) -> bool:
     """Return whether patterns cover a target; None is a bare lease, which only ``*`` and ``@bare`` cover."""
+    if ALL in patterns:
+        return True
     if target is None:
-        return any(pattern in {ALL, BARE_PATTERN} for pattern in patterns)
+        return BARE_PATTERN in patterns
     return any(fnmatch.fnmatchcase(target, pattern) for pattern in patterns)
 
 

@@ -30,7 +30,7 @@ from supervisor.core.usage import (
     use_of,
     whose,
 )
-from supervisor.core.wishes import Wish, eligible, never, reach, wish_of
+from supervisor.core.wishes import Wish, never, reach, wish_of
 
 #: Residents among which the fewest to evict are searched for; of more, the least recently used go first.
 SEARCHED_MAX = 12
@@ -74,7 +74,7 @@ def place(
     within = reach(state, wish)
     fits: list[_Fit] = []
     refusals: list[Refusal] = []
-    for gpu in eligible(state, wish):
+    for gpu in wish.able:
         if gpu.uuid not in within:
             continue
         fit = _fit(state, now_ms, gpu, wish, [other for other in others if other.is_on(gpu)])

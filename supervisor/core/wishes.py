@@ -18,7 +18,8 @@ from supervisor.core.usage import seen_on, usable_mib
 class Wish(Struct, frozen=True):
     """What a lease asks of the GPUs. ``need_mib`` on each of them; None: the whole.
 
-    ``pinned``: it uses just these (UUIDs), all of them. Else any ``count`` of those that ``allowed`` names.
+    ``pinned``: it uses just these (UUIDs), all of them. Else any ``count`` of ``mine``, which are of its class.
+    ``able``: those of its own that are well and large enough, so that it could use them at some time.
     ``missing``: what it is pinned to and no GPU here is, or two are.
     """
 
@@ -26,7 +27,8 @@ class Wish(Struct, frozen=True):
     need_mib: int | None
     count: int = 1
     pinned: tuple[str, ...] = ()
-    allowed: frozenset[str] = frozenset()
+    mine: tuple[Gpu, ...] = ()
+    able: tuple[Gpu, ...] = ()
     sharing: Sharing = ALONE
     groups: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -38,11 +40,12 @@ def wish_of(state: State, terms: Terms) -> Wish:
     gpus = state.observed.gpus
     if terms.target is None:
         sharing = ALONE if terms.vram_mib is None else Sharing(any=True)
-        allowed = _of_class(state, terms.gpu_class)
-        return Wish(None, terms.vram_mib, terms.gpus, (), allowed, sharing, gpu_class=terms.gpu_class)
+        mine = _of_class(state, terms.gpu_class)
+        able = _able(state, mine, terms.vram_mib)
+        return Wish(None, terms.vram_mib, terms.gpus, (), mine, able, sharing, gpu_class=terms.gpu_class)
     spec = spec_of(state, terms.target)
     if spec is None:
-        return Wish(terms.target, None, allowed=frozenset(gpu.uuid for gpu in gpus))
+        return Wish(terms.target, None, mine=gpus, able=_able(state, gpus, None))
     pinned = tuple(
         gpu.uuid for gpu in gpus if spec.all_devices or gpu.index < spec.device_count or is_named(gpu, spec.devices)
     )
@@ -50,36 +53,38 @@ def wish_of(state: State, terms: Terms) -> Wish:
     missing += [str(index) for index in range(len(gpus), spec.device_count)]
     # What a target declares is for all of its GPUs together.
     need = None if spec.vram_mib is None else -(-spec.vram_mib // max(1, len(pinned)))
-    allowed = _of_class(state, spec.gpu_class)
-    count = max(1, len(pinned))
-    return Wish(terms.target, need, count, pinned, allowed, spec.coexist, spec.groups, tuple(missing), spec.gpu_class)
+    mine = _of_class(state, spec.gpu_class)
+    if mine and pinned:
+        mine = tuple(gpu for gpu in gpus if gpu.uuid in pinned)
+    able, count = _able(state, mine, need), max(1, len(pinned))
+    return Wish(
+        terms.target, need, count, pinned, mine, able, spec.coexist, spec.groups, tuple(missing), spec.gpu_class
+    )
 
 
-def _of_class(state: State, name: str | None) -> frozenset[str]:
+def _of_class(state: State, name: str | None) -> tuple[Gpu, ...]:
     """Return the GPUs of a class: those that the configuration names; else ``high`` and ``low`` go by size."""
     gpus = state.observed.gpus
     if name is None:
-        return frozenset(gpu.uuid for gpu in gpus)
+        return gpus
     words = state.settings.gpu_classes.get(name)
     if words is not None:
-        return frozenset(gpu.uuid for gpu in gpus if is_named(gpu, words))
+        return tuple(gpu for gpu in gpus if is_named(gpu, words))
     sizes = [gpu.total_mib or 0 for gpu in gpus]
     if not gpus or name not in {"high", "low"}:
-        return frozenset()
+        return ()
     size = max(sizes) if name == "high" else min(sizes)
-    return frozenset(gpu.uuid for gpu in gpus if (gpu.total_mib or 0) == size)
+    return tuple(gpu for gpu in gpus if (gpu.total_mib or 0) == size)
 
 
-def eligible(state: State, wish: Wish) -> list[Gpu]:
-    """Return the GPUs that a wish could use at some time: of its class, its own if it is pinned, and large enough."""
+def _able(state: State, gpus: tuple[Gpu, ...], need_mib: int | None) -> tuple[Gpu, ...]:
     fitting = []
-    for gpu in state.observed.gpus:
+    for gpu in gpus:
         usable = usable_mib(state, gpu)
-        small = wish.need_mib is not None and usable is not None and wish.need_mib > usable
-        mine = gpu.uuid in wish.pinned if wish.pinned else gpu.uuid in wish.allowed
-        if mine and not small and gpu.state == "ok":
+        small = need_mib is not None and usable is not None and need_mib > usable
+        if not small and gpu.state == "ok":
             fitting.append(gpu)
-    return fitting
+    return tuple(fitting)
 
 
 def reach(state: State, wish: Wish) -> set[str]:
@@ -87,12 +92,14 @@ def reach(state: State, wish: Wish) -> set[str]:
 
     Where nobody knows where that is, it is taken to be on the first: CUDA's, and Docker's, choice where none is made.
     """
-    able = [gpu.uuid for gpu in eligible(state, wish)]
-    lead, resident = state.lease_of(wish.target or ""), state.durable.residents.get(wish.target or "")
-    if wish.pinned or (lead is None and resident is None):
+    able = [gpu.uuid for gpu in wish.able]
+    if wish.pinned or wish.target is None:
+        return set(able)
+    lead, resident = state.lease_of(wish.target), state.durable.residents.get(wish.target)
+    if lead is None and resident is None:
         return set(able)
     known = lead.gpus if lead is not None else resident.gpus if resident is not None else ()
-    home = known or seen_on(state, wish.target or "") or tuple(able[:1])
+    home = known or seen_on(state, wish.target) or tuple(able[:1])
     return set(able) & set(home)
 
 
@@ -103,14 +110,13 @@ def never(state: State, wish: Wish) -> Refusal | None:
         words = ", ".join(wish.missing)
         detail = f"{wish.target} is pinned to {words}, which is not one GPU of this machine; it has {known}"
         return Refusal("gpu_unavailable", detail, {"devices": list(wish.missing)})
-    if wish.gpu_class is not None and not wish.allowed:
+    if wish.gpu_class is not None and not wish.mine:
         classes = ", ".join(sorted({*state.settings.gpu_classes, "high", "low"}))
         detail = f"no GPU is of the class {wish.gpu_class}; classes are {classes} (setting gpu_classes)"
         return Refusal("gpu_unavailable", detail, {"gpu_class": wish.gpu_class})
-    able = eligible(state, wish)
-    if len(able) >= max(wish.count, len(wish.pinned)):
+    if len(wish.able) >= max(wish.count, len(wish.pinned)):
         return None
-    gpus = [gpu for gpu in state.observed.gpus if gpu.uuid in (wish.pinned or wish.allowed)]
+    gpus = wish.mine
     broken = [gpu.detail or f"GPU {gpu.uuid} is {gpu.state}" for gpu in gpus if gpu.state != "ok"]
     if broken and len(gpus) >= wish.count:
         return Refusal("gpu_unavailable", "; ".join(broken), {"gpus": [gpu.uuid for gpu in gpus if gpu.state != "ok"]})

@@ -748,7 +748,7 @@ def test_a_lease_whose_room_a_game_takes_meanwhile_ends_and_says_who():
 def slow_twin(state: State, wish: Wish) -> int | None:
     """Return the fewest evictions with which a wish for one GPU fits, by trying everything; None if it never does."""
     best: int | None = None
-    for gpu in wishes.eligible(state, wish):
+    for gpu in wish.able:
         if gpu.uuid not in wishes.reach(state, wish):
             continue
         others = [o for o in occupants.occupants(state) if o.is_on(gpu) and o.target != wish.target]

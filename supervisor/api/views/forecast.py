@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from supervisor.answers import ForecastAnswer
-from supervisor.api.views.leases import ahead_of, at, held_until
+from supervisor.api.views.leases import ahead_of, at, held_until, holders
 from supervisor.api.views.targets import problems_of
 from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.model import Now, Terms
@@ -14,6 +14,7 @@ from supervisor.core.wishes import wish_of
 def forecast_view(state: State, now: Now, terms: Terms, *, priority_given: bool) -> ForecastAnswer:
     seen = forecast(state, now, terms, priority_given=priority_given)
     waits = seen.would == "wait"
+    held = holders(state, wish_of(state, terms))
     return ForecastAnswer(
         would=seen.would,
         why=_why(state, seen),
@@ -28,8 +29,8 @@ def forecast_view(state: State, now: Now, terms: Terms, *, priority_given: bool)
         evicts=seen.evicts,
         start=seen.start,
         position=seen.position,
-        ahead=ahead_of(state, wish_of(state, terms), seen.position) if seen.position is not None else (),
-        until=at(now, held_until(state, wish_of(state, terms))) if waits else None,
+        ahead=ahead_of(state, held, seen.position) if seen.position is not None else (),
+        until=at(now, held_until(state, held)) if waits else None,
         problems=problems_of(state, terms.target) if terms.target is not None else (),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from supervisor.core.model import Ended, Lease, Now, Terms, Ticket
 from supervisor.core.requests import why_waits
 from supervisor.core.state import State
 from supervisor.core.targets import standing
-from supervisor.core.wishes import Wish, eligible, wish_of
+from supervisor.core.wishes import Wish, wish_of
 
 #: Names of those ahead that a ticket's view lists; its position counts them all.
 AHEAD_MAX = 10
@@ -148,7 +149,7 @@ def ticket_view(state: State, now: Now, ticket: Ticket) -> TicketView:
         ttl_seconds=ticket.terms.ttl_ms // 1000,
         queued_at=rfc3339(ticket.queued_wall_ms),
         position=position,
-        ahead=ahead_of(state, wish_of(state, ticket.terms), position),
+        ahead=ahead_of(state, reason.holders, position),
         pid=_pid(ticket.terms),
         why=_why_here(reason, ticket, position),
         until=reason.until,
@@ -157,27 +158,28 @@ def ticket_view(state: State, now: Now, ticket: Ticket) -> TicketView:
 
 def holders(state: State, wish: Wish) -> list[Lease]:
     """Return the leases on GPUs that a wish could use."""
-    able = {gpu.uuid for gpu in eligible(state, wish)}
+    able = {gpu.uuid for gpu in wish.able}
     return [lease for lease in state.durable.leases.values() if not able.isdisjoint(lease.gpus)]
 
 
-def ahead_of(state: State, wish: Wish, position: int) -> tuple[Ahead, ...]:
-    """Return who has the GPUs that a wish could use, and the first of those before ``position`` in the queue."""
+def ahead_of(state: State, leases: Sequence[Lease], position: int) -> tuple[Ahead, ...]:
+    """Return who has the GPUs (``leases``), and the first of those before ``position`` in the queue."""
     first = [
         Ahead(lease.id, lease.target, lease.terms.owner, lease.terms.priority, lease_state(state, lease))
-        for lease in islice(holders(state, wish), AHEAD_MAX)
+        for lease in leases[:AHEAD_MAX]
     ]
     tickets = islice(state.queue, min(position, AHEAD_MAX))
     return (*first, *(Ahead(t.id, t.terms.target, t.terms.owner, t.terms.priority, ticket_state(t)) for t in tickets))
 
 
 class Reason(Struct, frozen=True):
-    """What all tickets of one kind are told: what they need, and why and until when they wait."""
+    """What all tickets of one kind are told: what they need, why and until when they wait, and who has their GPUs."""
 
     gpu_count: int
     vram_mib: int | None
     why: str
     until: str | None
+    holders: tuple[Lease, ...]
 
 
 def kind_of(ticket: Ticket) -> tuple[Any, ...]:
@@ -208,7 +210,8 @@ class Reasons:
             why = "it is its turn: claim it"
         else:
             why = why_waits(state, now.at_ms, ticket.terms).detail
-        return Reason(wish.count, wish.need_mib, why, at(now, waits_until(state, ticket)))
+        leases = tuple(holders(state, wish))
+        return Reason(wish.count, wish.need_mib, why, at(now, waits_until(state, ticket, leases)), leases)
 
 
 def _why_here(reason: Reason, ticket: Ticket, position: int) -> str:
@@ -218,18 +221,16 @@ def _why_here(reason: Reason, ticket: Ticket, position: int) -> str:
     return f"{reason.why}; {position} ahead of it in the queue"
 
 
-def waits_until(state: State, ticket: Ticket) -> int | None:
+def waits_until(state: State, ticket: Ticket, leases: Iterable[Lease]) -> int | None:
     """Return the moment (supervisor time) at which something changes for a ticket at the latest, if one is known."""
     if ticket.window_until_ms is not None:
         return state.observed.timers.at.get(("window", ticket.id), ticket.window_until_ms)
-    return held_until(state, wish_of(state, ticket.terms))
+    return held_until(state, leases)
 
 
-def held_until(state: State, wish: Wish) -> int | None:
-    """Return until when the GPUs that a wish could use are held unless leases are renewed, in supervisor time; None if
-    nobody can say.
-    """
-    expires = [state.observed.expires.get(lease.id) for lease in holders(state, wish)]
+def held_until(state: State, leases: Iterable[Lease]) -> int | None:
+    """Return when the first of these leases ends unless it is renewed, in supervisor time; None if nobody can say."""
+    expires = [state.observed.expires.get(lease.id) for lease in leases]
     return min((at_ms for at_ms in expires if at_ms is not None), default=None)
 
 

@@ -8,7 +8,7 @@ from supervisor.core.model import Problem, Terms
 from supervisor.core.state import State
 from supervisor.core.targets import spec_of
 from supervisor.core.usage import usable_mib
-from supervisor.core.wishes import eligible, wish_of
+from supervisor.core.wishes import wish_of
 
 #: A suggestion has this much room above what was seen, and is a multiple of ``STEP_MIB``: the next run is a bit larger.
 SPARE_PERCENT = 5
@@ -69,6 +69,6 @@ def _declared_mib(state: State, target: str) -> int | None:
 def _most_mib(state: State, target: str) -> int | None:
     """Return the most that a target could declare, on all its GPUs together; None if nobody knows their sizes."""
     wish = replace(wish_of(state, Terms(target=target, owner="", priority=0, ttl_ms=0)), need_mib=None)
-    sizes = [usable_mib(state, gpu) for gpu in eligible(state, wish)]
+    sizes = [usable_mib(state, gpu) for gpu in wish.able]
     known = sorted((size for size in sizes if size is not None), reverse=True)
     return sum(known[: wish.count]) if len(known) == len(sizes) and known else None
