@@ -302,7 +302,8 @@ def end_target(
 def _stays(txn: Txn, lease: Lease) -> bool:
     if lease.target is None or not runs(txn.state, lease.target, lease.project):
         return False
-    untouched = lease.warm and lease.phase == "making_room" and not lease.needs_cold_start
+    # One that went down, and is to be started again, is not what was warm any more.
+    untouched = lease.warm and lease.phase == "making_room" and not lease.needs_cold_start and not lease.restarted
     return lease.phase == "ready" or lease.adopted or untouched
 
 

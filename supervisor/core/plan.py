@@ -58,7 +58,8 @@ def _end(state: State, container: Container) -> Action:
 
 
 def _may_end(state: State, now: Now, container: Container) -> bool:
-    """Return whether it is time to end it: no call about it is under way, or a kill that is of an earlier run.
+    """Return whether it is time to end it: no call about it is under way, or a kill that is not of this run, or that
+    came back without having killed.
 
     1. It is killed through its cgroup, and a busy engine has the call, and meets the death first: a crash, to a restart
     policy; 2. it starts again; 3. the engine takes the kill, finds nobody to signal, and waits for 10 s until the
@@ -67,7 +68,7 @@ def _may_end(state: State, now: Now, container: Container) -> bool:
     run = state.observed.runs.get(container.id)
     killed_before = state.observed.calls.get(container.id) == "kill" and run is not None and not run.killed
     again = killed_before and container.status == "running" and _is_fresh(state, container)
-    return again or _may_call(state, now, container)
+    return (again or container.id not in state.observed.calls) and _is_time(state, now, container)
 
 
 def _starts(state: State, now: Now, target: str) -> list[Action]:
@@ -91,11 +92,11 @@ def _starts(state: State, now: Now, target: str) -> list[Action]:
 
 def _may_start(state: State, now: Now, lease: Lease, container: Container) -> bool:
     launched = container.id in state.observed.launched.get(lease.id, ())
-    return not container.runs and not launched and _may_call(state, now, container)
+    idle = container.id not in state.observed.calls
+    return not container.runs and not launched and idle and _is_time(state, now, container)
 
 
-def _may_call(state: State, now: Now, container: Container) -> bool:
-    if container.id in state.observed.calls:
-        return False
+def _is_time(state: State, now: Now, container: Container) -> bool:
+    """Return whether a call that changed nothing may be tried once more."""
     retry = state.observed.retries.get(container.id)
     return retry is None or retry.not_before_ms <= now.at_ms

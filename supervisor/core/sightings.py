@@ -299,7 +299,8 @@ def call_done(txn: Txn, done: ActionDone) -> None:
     observed = txn.state.observed
     if observed.repeated.get(done.container_id):
         observed.repeated[done.container_id] -= 1
-        return  # the last answer counts
+        _kill_again(txn, done)
+        return
     observed.repeated.pop(done.container_id, None)
     observed.calls.pop(done.container_id, None)
     container = observed.containers.get(done.container_id) or observed.unlabelled.get(done.container_id)
@@ -317,6 +318,18 @@ def call_done(txn: Txn, done: ActionDone) -> None:
         _start_done(txn, done, container)
     elif container.runs:
         _back_off(txn, done, container)
+
+
+def _kill_again(txn: Txn, done: ActionDone) -> None:
+    """One of several kills came back, and the last answer counts: but where this one says that it killed nobody, it may
+    be that of the present run, while the engine holds on to an earlier one for seconds.
+    """
+    observed = txn.state.observed
+    container, run = observed.containers.get(done.container_id), observed.runs.get(done.container_id)
+    if done.outcome not in {"done", "gone"} and container is not None and container.runs and run is not None:
+        run.killed = False
+        _retry_later(txn, done)
+        txn.touch(container.target)
 
 
 def _start_done(txn: Txn, done: ActionDone, container: Container) -> None:

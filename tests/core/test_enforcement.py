@@ -53,6 +53,26 @@ def test_what_comes_back_while_its_kill_is_under_way_is_killed_again_and_the_las
     assert box.take() == [KillContainer("a-main")], "both came back, and it runs"
 
 
+@pytest.mark.parametrize("outcome", ["refused", "failed", "timeout"])
+def test_a_kill_that_hit_nobody_is_tried_again_though_the_engine_holds_on_to_an_earlier_one(outcome):
+    box = Box(A)
+    box.feed(StartHinted("a-main", "hint-1", 5))
+    box.start("a-main", started_wall_ms=4)
+    box.exit("a-main", 137)
+    box.feed(StartHinted("a-main", "hint-2", 900))
+    assert box.take() == [KillContainer("a-main")] * 2
+
+    box.done(KillContainer("a-main"), outcome, "a device is missing")
+
+    assert box.take() == [], "not at once: what is refused is refused again"
+    box.advance(1)
+    assert box.take() == [KillContainer("a-main")]
+    for _ in range(2):
+        box.done(KillContainer("a-main"))
+    box.exit("a-main", 137)
+    assert (box.state.observed.calls, box.take()) == ({}, [])
+
+
 def test_a_start_event_of_a_known_container_is_judged_at_once():
     box = Box(A)
     box.feed(StartHinted("a-main", "hint-1", 5))

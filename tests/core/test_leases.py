@@ -329,6 +329,23 @@ def test_the_owner_of_a_lease_that_is_down_starts_it_again_with_its_token():
     assert "LeaseRestarted" in kinds(box.facts)
 
 
+def test_a_target_that_went_down_and_is_given_back_before_it_is_started_again_is_not_resident():
+    box = Box(LLM, container("llm", "side"), TTS)
+    box.release(box.lease("llm"))
+    request = box.lease("llm")
+    assert box.state.lease_of("llm").warm
+    box.exit("llm-main", 1)
+    box.start("tts-main")
+    box.claim(request, refresh=True, target="llm")
+    assert box.state.lease_of("llm").phase == "making_room", "what may not run is not gone yet"
+    box.take()
+
+    box.release(request)
+
+    assert [fact.resident for fact in box.facts if isinstance(fact, LeaseEnded)] == [True, False]
+    assert box.take() == [StopContainer("llm-side", 10)]
+
+
 def test_refreshing_with_the_token_of_another_target_is_refused():
     box = Box(LLM, TTS)
     request = box.lease("llm")

@@ -83,6 +83,7 @@ class Held(Struct):
     adopted: bool = False
     joins: str | None = None
     ends_at_ms: int | None = None
+    restarted: bool = False
 
     @property
     def target(self) -> str | None:
@@ -215,7 +216,7 @@ class Ledger(Struct):
                 lease = self._lease(fact.id)
                 require(lease.phase == "ready", "only a target that was ready goes down and is restarted")
                 for holder in self.holders_of(lease):
-                    holder.phase = "making_room"
+                    holder.phase, holder.restarted = "making_room", True
             case LeaseTold():
                 lease = self._lease(fact.id)
                 require(lease.ends_at_ms is None, "a holder is told once")
@@ -393,7 +394,7 @@ class Ledger(Struct):
         others = lease.target is not None and self.lease_of(lease.target) is not None
         require(not others or not fact.resident, "a target that others hold is not resident")
         if fact.resident:
-            untouched = lease.warm and lease.phase == "making_room" and not lease.cold
+            untouched = lease.warm and lease.phase == "making_room" and not lease.cold and not lease.restarted
             whole = lease.phase == "ready" or lease.adopted or untouched
             require(whole, "a half-started target never becomes resident")
             require(lease.target is not None, "only a target can be resident")
