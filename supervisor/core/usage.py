@@ -132,12 +132,10 @@ def takes(other: Occupant, used: dict[str | None, int]) -> int:
 
 def has_room(state: State, gpu: Gpu, need_mib: int | None, without: Collection[str]) -> bool:
     """Return whether ``gpu``, as it was last read, has the room that ``without`` needs beside all others."""
+    if gpu.used_mib is not None and gpu.total_mib is not None and is_whole(state, gpu, need_mib):
+        return gpu.used_mib <= IDLE_MIB
     free = free_mib(state, gpu, without)
-    if free is None:
-        return True
-    if is_whole(state, gpu, need_mib):
-        return (gpu.used_mib or 0) <= IDLE_MIB
-    return free >= (need_mib or 0)
+    return free is None or free >= (need_mib or 0)
 
 
 def whose(state: State, process: GpuProcess) -> dict[str, str | None]:

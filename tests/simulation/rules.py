@@ -330,7 +330,8 @@ class Rules:
             assert seen.position is not None
             require(place <= seen.position <= place + served, "a dry run tells the place in the queue")
         for grant in grants:
-            evicted = sorted(f.target for f in facts if isinstance(f, ResidencyEnded) and f.reason == "evicted")
+            # Others who wait may be served in the same step, and evict for themselves.
+            evicted = sorted(f.target for f in facts if isinstance(f, ResidencyEnded) and f.for_lease == grant.id)
             told = (seen.gpus, seen.vram_mib, list(seen.evicts))
             require(
                 told == (grant.gpus, grant.vram_mib, evicted), "a dry run tells the GPU, the size and the evictions"
