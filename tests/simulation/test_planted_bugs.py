@@ -174,8 +174,8 @@ def one_off_runs_not_enforced(patch: pytest.MonkeyPatch) -> None:
 
 
 def paused_containers_not_enforced(patch: pytest.MonkeyPatch) -> None:
-    honest = plan._may_call
-    patch.setattr(plan, "_may_call", lambda state, now, one: one.status != "paused" and honest(state, now, one))
+    honest = plan._is_time
+    patch.setattr(plan, "_is_time", lambda state, now, one: one.status != "paused" and honest(state, now, one))
 
 
 def unlabelled_stopped(patch: pytest.MonkeyPatch) -> None:
