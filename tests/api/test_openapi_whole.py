@@ -193,22 +193,23 @@ def stories(draw: st.DrawFn) -> list[Ask | str]:
     return [draw(opening), draw(opening), *draw(st.lists(step, min_size=STEPS, max_size=STEPS))]
 
 
-def _lease(target: str) -> Ask:
+def _lease(target: str, path: str = "/v1/lease") -> Ask:
     headers = (("Content-Type", "application/json"),)
     body = json.dumps({"target": target}).encode()
-    return Ask(method="POST", path="/v1/lease", target="/v1/lease", headers=headers, body=body)
+    return Ask(method="POST", path=path, target=path, headers=headers, body=body)
 
 
-#: Somebody has the GPU, looks at the lease, and somebody else is refused. A new operation changes all stories that are
-#: drawn, not this one.
+#: Somebody has the GPU, looks at the lease, and somebody else is refused; somebody has it the plain way. A new
+#: operation changes all stories that are drawn, and how busy the machine is what they come to, but not these.
 _LOOK = Ask(method="GET", path="/v1/lease/{token}", target=f"/v1/lease/{token(0)}")
 BUSY: list[Ask | str] = [_lease("a"), _LOOK, _lease("b")]
+PLAIN: list[Ask | str] = [_lease("a", "/acquire")]
 
 
 @cache
 def drawn(count: int) -> list[list[Ask | str]]:
-    """Return ``count`` stories, two with one request to each operation, and one that is written: always the same."""
-    found: list[list[Ask | str]] = [BUSY]
+    """Return ``count`` stories, two with one request to each operation, and two that are written: always the same."""
+    found: list[list[Ask | str]] = [BUSY, PLAIN]
     same = settings(
         derandomize=True,
         deadline=None,
