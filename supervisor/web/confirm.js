@@ -2,15 +2,21 @@
 
 import { byId, setText } from "./dom.js";
 
+/** Who waits for a dialog to be closed, in order: the event comes a while after it, perhaps when it is open again. */
+const waiting = new WeakMap();
+
 /** Open a dialog; resolves when it is closed. `home`: what gets the focus if the button is gone by then. */
 export function closed(dialog, home) {
   const opener = document.activeElement;
+  if (!waiting.has(dialog)) {
+    waiting.set(dialog, []);
+    dialog.addEventListener("close", () => waiting.get(dialog).shift()());
+  }
   return new Promise((done) => {
-    dialog.onclose = () => {
-      if (opener?.isConnected) opener.focus();
-      else home.focus();
+    waiting.get(dialog).push(() => {
+      if (!dialog.open) (opener?.isConnected ? opener : home).focus();
       done();
-    };
+    });
     dialog.showModal();
   });
 }
