@@ -62,6 +62,8 @@ class FakeServer:
         self.resumed_from: list[str | None] = []
         self.url = ""
 
+        self.other: dict[str, Any] = {}
+
     # ---- for tests
 
     def until(self, condition: Any, within_s: float = 10.0) -> None:
@@ -71,7 +73,7 @@ class FakeServer:
     def take(self, owner: str = "ann", target: str = "comfyui") -> None:
         """Somebody else holds the GPU."""
         with self.changed:
-            self.holder = {"token": "t-other", "id": "l_other", "target": target, "owner": owner}
+            self.holder = self.other = {"token": "t-other", "id": "l_other", "target": target, "owner": owner}
 
     def end(self, token: str, reason: str) -> None:
         """End a lease or a ticket from our side."""
@@ -152,7 +154,8 @@ class FakeServer:
         self.changed.notify_all()
         for position, ticket in enumerate(self.queue):
             if ticket["token"] == token:
-                holder = self.holder or {}
+                # Between an end and the next grant it is as it was told last.
+                holder = self.holder or self.other
                 why = f"{holder.get('target')} holds the GPU (owner {holder.get('owner')})"
                 return 200, {"state": "queued", "position": position, "why": why, "until": self.until_at}
         if self.holder is not None and self.holder["token"] == token:
