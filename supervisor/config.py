@@ -12,7 +12,8 @@ import math
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,9 +44,37 @@ SYSTEM_FILE = Path("/etc/gpu-supervisor/config.toml")
 
 
 class ConfigError(SupervisorError):
-    """A setting that cannot be used. The message names where it was set, its key and its value."""
+    """A setting that cannot be used. The message names where it was set, its key and its value.
+
+    ``others``: what else is wrong, so that all of it can be mended at once.
+    """
 
     code = "bad_config"
+    others: tuple[ConfigError, ...] = ()
+
+
+class Wrong:
+    """Gathers what is wrong with the settings, one by one, and raises it as one error."""
+
+    def __init__(self) -> None:
+        self._errors: list[ConfigError] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            self._errors.append(error)
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    def raised(self) -> None:
+        """Raises ``ConfigError`` if anything is wrong."""
+        if self._errors:
+            first, *others = self._errors
+            first.others = tuple(others)
+            raise first
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -117,11 +146,21 @@ class Layers(Struct, frozen=True):
     files: tuple[Path, ...]
 
     def config(self) -> Config:
-        """Read the values. Raises ``ConfigError`` where one is wrong, or two contradict each other."""
-        values = {BY_KEY[key].attribute: _value(BY_KEY[key], one) for key, one in self.given.items()}
+        """Read the values. Raises ``ConfigError`` where some are wrong, or two contradict each other."""
+        wrong = Wrong()
+        values = self.values(wrong)
+        wrong.raised()
         config = Config(**values)
         _check(config, self.given)
         return config
+
+    def values(self, wrong: Wrong) -> dict[str, Any]:
+        """Return the values by attribute, but for those that are wrong."""
+        values: dict[str, Any] = {}
+        for key, one in self.given.items():
+            with wrong.noted():
+                values[BY_KEY[key].attribute] = _value(BY_KEY[key], one)
+        return values
 
 
 def load(
@@ -152,19 +191,25 @@ def gather(
     """Lay the layers on top of each other, as ``load`` does, and keep where each value came from.
 
     Raises:
-        ConfigError: a file cannot be read, a key is unknown, or a type is wrong.
+        ConfigError: a file cannot be read, a key is unknown, or a type is wrong; with all the values that are wrong.
     """
     if file is None and environ.get("GPU_SUPERVISOR_CONFIG"):
         file = Path(environ["GPU_SUPERVISOR_CONFIG"])
     files = [file] if file else [path for path in (system_file, user_file(environ)) if path.is_file()]
     given = {setting.key: _default(setting, environ) for setting in SETTINGS}
+    wrong = Wrong()
     for path in files:
-        given |= read_file(path)
-    given |= read_environment(environ)
+        with wrong.noted():
+            given |= read_file(path, wrong)
+    given |= read_environment(environ, wrong)
     for key, text in flags.items():
         if text is not None:
             given[key] = Given(BY_KEY[key].flag, text, f"flag {BY_KEY[key].flag}")
-    return Layers(given, tuple(files))
+    layers = Layers(given, tuple(files))
+    if wrong:
+        layers.values(wrong)
+    wrong.raised()
+    return layers
 
 
 def _default(setting: Setting, environ: Environment) -> Given:
@@ -178,25 +223,26 @@ def user_file(environ: Environment) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gpu-supervisor" / "config.toml"
 
 
-def read_environment(environ: Environment) -> dict[str, Given]:
+def read_environment(environ: Environment, wrong: Wrong) -> dict[str, Given]:
     """Read GPU_SUPERVISOR_<NAME>. An empty variable is not set: that is how a Compose file switches one off."""
     given: dict[str, Given] = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in OTHER_VARIABLES or not text:
             continue
         key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if key not in BY_KEY or variable != BY_KEY[key].variable:
-            known = [setting.variable for setting in SETTINGS]
-            raise ConfigError(f"the environment variable {shown(variable)} is no setting", _nearest(variable, known))
-        given[key] = Given(variable, text, f"environment variable {variable}")
+        with wrong.noted():
+            if key not in BY_KEY or variable != BY_KEY[key].variable:
+                nearest = _nearest(variable, [setting.variable for setting in SETTINGS])
+                raise ConfigError(f"the environment variable {shown(variable)} is no setting", nearest)
+            given[key] = Given(variable, text, f"environment variable {variable}")
     return given
 
 
-def read_file(path: Path) -> dict[str, Given]:
-    """Read one TOML file, flat ``key = value`` lines.
+def read_file(path: Path, wrong: Wrong) -> dict[str, Given]:
+    """Read one TOML file, flat ``key = value`` lines. Keys and types that are wrong are noted with their line.
 
     Raises:
-        ConfigError: it cannot be read, is no TOML, or has a key or a type that is wrong; with the line.
+        ConfigError: it cannot be read, or is no TOML.
     """
     try:
         source = path.read_text(encoding="utf-8")
@@ -211,9 +257,10 @@ def read_file(path: Path) -> dict[str, Given]:
     for key, value in document.items():
         place = f"{path}{_line(source, key)}"
         where = f"{place}: {shown(key)}"
-        if key not in BY_KEY:
-            raise ConfigError(f"{where} is no setting", _nearest(key.replace("-", "_"), BY_KEY))
-        given[key] = Given(where, _text(BY_KEY[key], where, value), f"file {place}")
+        with wrong.noted():
+            if key not in BY_KEY:
+                raise ConfigError(f"{where} is no setting", _nearest(key.replace("-", "_"), BY_KEY))
+            given[key] = Given(where, _text(BY_KEY[key], where, value), f"file {place}")
     return given
 
 

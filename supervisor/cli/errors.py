@@ -114,6 +114,10 @@ HINTS = {
 }
 
 
+def also_wrong(error: SupervisorError) -> tuple[ConfigError, ...]:
+    return error.others if isinstance(error, ConfigError) else ()
+
+
 def exit_status(error: SupervisorError) -> int:
     match error:
         case Usage() | ConfigError():

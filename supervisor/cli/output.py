@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from supervisor.cli.errors import Refused, exit_status
+from supervisor.cli.errors import Refused, also_wrong, exit_status
 from supervisor.core.errors import SupervisorError
 
 
@@ -94,12 +94,15 @@ def complain(error: SupervisorError, *, as_json: bool = False) -> int:
             console.print(Text(f"  | {clean(line)}"))
     if error.hint:
         _labelled(console, "hint:" if busy else "hint: ", "cyan", error.hint)
+    for other in also_wrong(error):
+        complain(other)
     return exit_status(error)
 
 
 def _as_document(error: SupervisorError) -> dict[str, object]:
-    """``context``: the other fields of the server's problem, where it is one."""
+    """``context``: the other fields of the server's problem, where it is one; what else is wrong with the settings."""
     refused = error if isinstance(error, Refused) else None
+    others = [{"message": str(other), "hint": other.hint} for other in also_wrong(error)]
     return {
         "event": "error",
         "code": error.code,
@@ -107,7 +110,7 @@ def _as_document(error: SupervisorError) -> dict[str, object]:
         "hint": error.hint,
         "retryable": refused is not None and refused.retryable,
         "exit_status": exit_status(error),
-        "context": refused.context if refused is not None else {},
+        "context": refused.context if refused is not None else {"others": others} if others else {},
     }
 
 

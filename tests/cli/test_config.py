@@ -356,6 +356,30 @@ def test_a_wrong_variable_is_refused_by_name(home, variables, message, hint):
     assert caught.value.hint == hint
 
 
+def test_everything_that_is_wrong_is_said_at_once(home, tmp_path):
+    variables = {"GPU_SUPERVISOR_PORT": "http", "GPU_SUPERVISOR_QUEUE_MAXI": "3"}
+
+    with pytest.raises(ConfigError) as caught:
+        read({**home, **variables}, 'enforce = "stopp"\nprot = 1\naging = "1"', tmp_path, claim_window="soon")
+
+    every = {str(error).removeprefix(f"{tmp_path}/"): error.hint for error in (caught.value, *caught.value.others)}
+    assert {message: hint.partition(":")[0].partition(",")[0] for message, hint in every.items()} == {
+        "given.toml:2: prot is no setting": "did you mean port?",
+        'given.toml:3: aging = "1" has the wrong type': "write a number without quotes",
+        "the environment variable GPU_SUPERVISOR_QUEUE_MAXI is no setting": "did you mean GPU_SUPERVISOR_QUEUE_MAX?",
+        'GPU_SUPERVISOR_PORT: "http" is not a whole number': "write a number from 0 to 65535",
+        'given.toml:1: enforce: "stopp" is not a mode': "did you mean stop? one of",
+        '--claim-window: "soon" is not a duration': "write seconds (90)",
+    }
+
+
+def test_an_unreadable_file_does_not_hide_what_is_wrong_elsewhere(home, tmp_path):
+    with pytest.raises(ConfigError, match="No such file") as caught:
+        load({"port": "http"}, home, file=tmp_path / "missing.toml")
+
+    assert [str(error) for error in caught.value.others] == ['--port: "http" is not a whole number']
+
+
 def test_empty_variables_and_those_of_the_client_are_no_settings(home):
     assert read({**home, "GPU_SUPERVISOR_PORT": "", "GPU_SUPERVISOR_URL": "http://box"}).port == 8080
 

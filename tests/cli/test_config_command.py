@@ -114,6 +114,34 @@ def test_what_would_not_start_is_refused_with_its_place_and_the_nearest_key(run,
     )
 
 
+def test_two_wrong_settings_are_told_together_to_people_and_programs(run, tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text('port = 1\nclaim_windw = "1s"\naging = "1"\n')
+
+    status, _, people = run("config", "show", "--config", str(path))
+    _, _, programs = run("config", "show", "--config", str(path), "--json")
+
+    assert (status, people.splitlines()) == (
+        2,
+        [
+            f"error: {path}:2: claim_windw is no setting",
+            "hint:  did you mean claim_window?",
+            f'error: {path}:3: aging = "1" has the wrong type',
+            "hint:  write a number without quotes: aging = 1.5",
+        ],
+    )
+    said = json.loads(programs)
+    assert said["message"].endswith("claim_windw is no setting")
+    assert said["context"] == {
+        "others": [
+            {
+                "message": f'{path}:3: aging = "1" has the wrong type',
+                "hint": "write a number without quotes: aging = 1.5",
+            }
+        ]
+    }
+
+
 # ---- init
 
 
