@@ -96,7 +96,7 @@ class Pump:
         self._asked: dict[int, _Asked] = {}
         kernel.on_reply = self._see
         self._last_request_id = 0
-        self._synced: list[BaseException | None] = []
+        self._synced: deque[BaseException | None] = deque()
         self._facts_since_snapshot = 0
         self._looks: Looks[Any] | None = None
         self._processes: ProcessPort[Any] | None = None
@@ -245,8 +245,8 @@ class Pump:
         # What came in first, so that the calls which a finished batch releases are planned from the newest sightings.
         for _ in range(len(self._inbox)):
             self.kernel.feed(now, self._inbox.popleft())
-        for error in self._take_synced():
-            if error is not None:
+        while self._synced:
+            if (error := self._synced.popleft()) is not None:
                 raise error
             self.kernel.batch_durable(now)
         wake_at_ms = self.kernel.wake_at_ms
@@ -280,10 +280,6 @@ class Pump:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._first_reading.wait()
-
-    def _take_synced(self) -> list[BaseException | None]:
-        synced, self._synced = self._synced, []
-        return synced
 
     def _watch_storage(self, now: Now) -> None:
         """Foresee a full disk: nothing is decided that could not be written."""
