@@ -276,9 +276,10 @@ def give_back(release: Ask[ReleasedAnswer], retries: Retries) -> Flow[bool]:
 
     One that is older than giving back by key refuses that, and confirms nothing.
     """
-    patience = Retries(GIVE_BACK_S, clock=retries.clock, chance=retries.chance)
-    # A token is the word of a server. With a key there may never have been one.
-    patience.met = retries.met or release.key is None
+    # A token is the word of a server. With a key there may never have been one, and nothing to give back.
+    cut_s = GIVE_BACK_S if retries.met or release.key is None else 0
+    patience = Retries(cut_s, clock=retries.clock, chance=retries.chance)
+    patience.met = True
     try:
         yield from repeated(release, patience)
     except SupervisorError:

@@ -523,13 +523,14 @@ def test_giving_back_ends_when_nobody_answers():
     assert clock() - 1_000 < 6
 
 
-def test_a_server_that_was_never_there_is_not_waited_for_to_give_something_back():
+@pytest.mark.parametrize("fault", ["not there", "cut on the way"])
+def test_a_server_that_never_answered_is_not_waited_for_to_give_something_back(fault: str):
     clock = Clock()
     result, pauses = drive(
         give_back(asks.release_by_key("key"), Retries(600, clock=clock, chance=lambda: 0)),
         Supervisor(clock),
         clock,
-        iter(["not there"] * 10_000),
+        iter([fault] * 10_000),
     )
     assert (result, pauses) == (False, [])
 
