@@ -105,9 +105,20 @@ class Lease:
         return int(self.answer["fence"])
 
     def __enter__(self) -> Lease:
-        body = {name: value for name, value in self._wish.items() if value is not None}
         # One key for every try: a request whose answer was lost must not become a second lease.
         key = {"Idempotency-Key": str(uuid.uuid4())}
+        try:
+            self._obtain(key)
+        except (KeyboardInterrupt, SystemExit):
+            # Without an answer there is no token, but the key says what is meant.
+            with contextlib.suppress(OSError, http.client.HTTPException, Refused):
+                self._ask("DELETE", "/v1/lease", headers=key)
+            raise
+        self._renewing.start()
+        return self
+
+    def _obtain(self, key: dict[str, str]) -> None:
+        body = {name: value for name, value in self._wish.items() if value is not None}
         try_until = 0.0
         while not self.answer:
             try:
@@ -120,8 +131,6 @@ class Lease:
                 if gone or never_there or time.monotonic() > try_until:
                     raise
                 time.sleep(RETRY_S)
-        self._renewing.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()

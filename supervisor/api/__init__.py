@@ -34,7 +34,7 @@ async def _healthz(_api: Context, call: Call) -> Answer:
 
 ROUTES: dict[str, dict[str, RouteHandler]] = {
     "/v1/lease/{token}/renew": {"POST": leasing.renew},
-    "/v1/lease": {"POST": leasing.lease},
+    "/v1/lease": {"POST": leasing.lease, "DELETE": leasing.give_back_by_key},
     "/v1/lease/{token}": {"GET": leasing.look, "DELETE": leasing.give_back},
     "/v1/lease/{token}/claim": {"POST": leasing.claim},
     "/readyz": {"GET": plain.readyz},

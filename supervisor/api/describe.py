@@ -62,12 +62,13 @@ class Alive(Struct, frozen=True):
 
 
 class Param(Struct, frozen=True, kw_only=True):
-    """A part of the path, or a header. ``schema`` is JSON Schema."""
+    """A part of the path, or a header, which may be left out unless it is ``needed``. ``schema`` is JSON Schema."""
 
     name: str
     meaning: str
     schema: Mapping[str, Any]
     example: str
+    needed: bool = False
 
 
 class Shown(Struct, frozen=True, kw_only=True):
@@ -178,6 +179,13 @@ _KEY = Param(
     "after a restart too; with another body it is refused (`idempotency_conflict`).",
     schema={"type": "string", "pattern": "^[!-~]{1,255}$"},
     example="job-42",
+)
+_KEY_ASKED_WITH = Param(
+    name="Idempotency-Key",
+    meaning="The key that the lease or the ticket was asked for with, by the same caller.",
+    schema=_KEY.schema,
+    example="job-42",
+    needed=True,
 )
 _LAST_EVENT = Param(
     name="Last-Event-ID",
@@ -326,6 +334,27 @@ OPERATIONS: dict[Key, Operation] = {
             200: (
                 Shown(
                     what="It has ended, now or before.",
+                    shapes=(ReleasedAnswer,),
+                    examples={"released": example.RELEASED, "nothing to release": example.NOT_RELEASED},
+                ),
+            )
+        },
+        codes=_OVER,
+    ),
+    ("DELETE", "/v1/lease"): Operation(
+        id="giveLeaseBackByKey",
+        tag="leases",
+        summary="Give back what was asked for with an Idempotency-Key",
+        description="For whoever was cut off, or changed its mind, before the answer with the token came. It ends the "
+        "lease or cancels the ticket that the same caller asked for with this key; a request with it that is still on "
+        f"the line is refused (`lease_ended`). It asks for nothing by itself, and again does no harm. {_NO_BODY}",
+        headers=(_KEY_ASKED_WITH,),
+        body=EmptyBody,
+        requests={"nothing": {}},
+        answers={
+            200: (
+                Shown(
+                    what="It has ended, now or before; or nothing was asked for with this key.",
                     shapes=(ReleasedAnswer,),
                     examples={"released": example.RELEASED, "nothing to release": example.NOT_RELEASED},
                 ),

@@ -19,7 +19,7 @@ from supervisor.api.tokens import digest, key_scope
 from supervisor.api.views.forecast import forecast_view
 from supervisor.api.views.leases import held, is_joined, ticket_view, visible_devices
 from supervisor.core.errors import Refusal
-from supervisor.core.inputs import Acquire, Claim, ForceEnd, Move, Release, Renew
+from supervisor.core.inputs import Acquire, Claim, ForceEnd, Move, Release, ReleaseByKey, Renew
 from supervisor.core.model import Now, Terms, Tie
 from supervisor.core.replies import Granted, Moved, Queued, Refused, Released, Renewed, Reply
 from supervisor.core.requests import unknown_lease
@@ -256,7 +256,24 @@ async def renew(api: Context, call: Call) -> Answer:
 
 async def give_back(api: Context, call: Call) -> Answer:
     await call.body_or(EmptyBody())
-    request = Release(api.desk.next_request_id(), digest(call.param("token")), call.caller.name)
+    return await _released(api, Release(api.desk.next_request_id(), digest(call.param("token")), call.caller.name))
+
+
+async def give_back_by_key(api: Context, call: Call) -> Answer:
+    """Give back what was asked for with an Idempotency-Key, by a caller who was cut off before it heard of a token."""
+    await call.body_or(EmptyBody())
+    key = _idempotency_key(call)
+    if key is None:
+        detail = (
+            "which lease is meant is said by the Idempotency-Key that it was asked for with, as a header; "
+            "or by its token: DELETE /v1/lease/{token}"
+        )
+        raise refuse("bad_request", detail)
+    scope = key_scope(call.caller.scope, key)
+    return await _released(api, ReleaseByKey(api.desk.next_request_id(), scope, call.caller.name))
+
+
+async def _released(api: Context, request: Release | ReleaseByKey) -> Answer:
     reply = await api.desk.ask(request)
     if isinstance(reply, Refused):
         raise await api.refusal(reply)

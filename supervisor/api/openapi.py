@@ -123,7 +123,7 @@ def _parameter(param: Param, where: str) -> Json:
     return {
         "name": param.name,
         "in": where,
-        "required": where == "path",
+        "required": where == "path" or param.needed,
         "description": param.meaning,
         "schema": dict(param.schema),
         "example": param.example,

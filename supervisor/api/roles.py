@@ -35,6 +35,7 @@ NEEDED: dict[Key, Role | None] = {
     ("POST", "/v1/lease/{token}/claim"): "lease",
     ("POST", "/v1/lease/{token}/renew"): "lease",
     ("DELETE", "/v1/lease/{token}"): "lease",
+    ("DELETE", "/v1/lease"): "lease",
     ("POST", "/acquire"): "lease",
     ("POST", "/release"): "lease",
     ("DELETE", "/v1/leases/{id}"): "admin",
@@ -44,7 +45,12 @@ NEEDED: dict[Key, Role | None] = {
 }
 
 UNMETERED: frozenset[Key] = frozenset(
-    {("POST", "/v1/lease/{token}/renew"), ("DELETE", "/v1/lease/{token}"), ("POST", "/release")}
+    {
+        ("POST", "/v1/lease/{token}/renew"),
+        ("DELETE", "/v1/lease/{token}"),
+        ("DELETE", "/v1/lease"),
+        ("POST", "/release"),
+    }
 )
 """Not counted as requests: a limit must cost nobody the lease that he has, nor keep a GPU from those who wait."""
 

@@ -1,8 +1,8 @@
 """One lease from its owner's side: ask, wait for the turn and for readiness, renew, give back.
 
-The first request does not wait, so that a token is there at once: of a lease, or of a place in the queue. What takes
-long is waited for with it. So a Ctrl-C can always give it back, and a server that is restarted meanwhile finds it again
-in its journal.
+The first request does not wait for its turn, so that a token is there soon: of a lease, or of a place in the queue.
+What takes long is waited for with it. So a Ctrl-C can always give it back (by the request's key until the token is
+there), and a server that is restarted meanwhile finds it again in its journal.
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ class Borrower:
                     headers={"Idempotency-Key": self._key},
                 )
             except Unreachable as error:
-                if not error.asked or not tries_left:
+                if not tries_left or not (error.asked or asked_before):
+                    self._key = ""  # nobody is there who could have got the request, or give anything back
+                if not tries_left or not error.asked:
                     raise
                 await asyncio.sleep(RETRY_S)
             except Refused as refusal:
@@ -328,16 +330,22 @@ class Borrower:
     # ---- giving it back
 
     async def give_back(self) -> None:
-        """End the lease or cancel the ticket. What cannot be told ends by its TTL; that is said."""
+        """End the lease or cancel the ticket, whether or not its token was ever heard.
+
+        What cannot be told ends by its TTL; that is said.
+        """
         token, self.token = self.token, None
-        if token is None:
+        key, self._key = self._key, ""
+        if token is None and not key:
             return
+        path, headers = (f"/v1/lease/{token}", None) if token is not None else ("/v1/lease", {"Idempotency-Key": key})
         deadline = time.monotonic() + GIVE_BACK_S
         while True:
             try:
-                await self.line.ask("DELETE", f"/v1/lease/{token}", Answered)
+                await self.line.ask("DELETE", path, Answered, headers=headers)
             except (Unreachable, Refused) as error:
-                if time.monotonic() >= deadline:
+                final = isinstance(error, Refused) and not error.retryable  # as a server that cannot do it by key says
+                if final or time.monotonic() >= deadline:
                     ends = f"within {self._ttl_s:g} s" if self.wish.pid is None else f"with process {self.wish.pid}"
                     self._say(f"could not release it ({error}): it ends by itself {ends}")
                     return

@@ -85,7 +85,8 @@ def _view(raw: bytes) -> LeaseView | TicketView | EndedView:
 def lease(wish: Wish, key: str, *, queue: bool) -> Ask[LeaseAnswer | TicketAnswer]:
     """Ask for a lease, or for a place in the queue; neither the turn nor readiness is waited for.
 
-    So a token is there at once: what takes long is waited for with it, and can be given back at any time.
+    So a token is there soon: what takes long is waited for with it, and can be given back at any time. A bare lease's
+    comes when room was made for it; until then the key is what it can be given back by.
     """
     return Ask(
         method="POST",
@@ -122,6 +123,11 @@ def renew(token: str, answer_s: float | None = None) -> Ask[RenewAnswer]:
 
 def release(token: str) -> Ask[ReleasedAnswer]:
     return Ask(method="DELETE", path=_lease(token), decode=_RELEASED)
+
+
+def release_by_key(key: str) -> Ask[ReleasedAnswer]:
+    """Give back what ``lease`` with this key may have got, though its answer was never read."""
+    return Ask(method="DELETE", path="/v1/lease", decode=_RELEASED, key=key)
 
 
 def _lease(token: str) -> str:

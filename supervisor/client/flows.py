@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from supervisor.answers import EndedView, LeaseAnswer, LeaseView, RenewAnswer, TicketAnswer
+from supervisor.answers import EndedView, LeaseAnswer, LeaseView, ReleasedAnswer, RenewAnswer, TicketAnswer
 from supervisor.client import asks
 from supervisor.client.asks import Ask
 from supervisor.client.errors import LeaseLost, Refused, SupervisorError, Unreachable
@@ -46,7 +46,8 @@ STILL_QUEUED = NOT_NOW | {"gpu_busy", "scheduler_timeout", "engine_unavailable",
 class Holding:
     """What is known of one lease (or ticket) on this side. Written by one flow at a time, read by anybody.
 
-    ``token``: of what has to be given back, or None. ``answer`` outlives it.
+    ``token``: of what has to be given back, or None. ``answer`` outlives it. ``key``: of a request whose answer is not
+    known, or None: it may have got something.
 
     ``ends_s``: when its TTL is over if nothing is heard any more, on the clock of ``Retries``.
     """
@@ -54,6 +55,7 @@ class Holding:
     def __init__(self, name: str) -> None:
         self.name = name
         self.token: str | None = None
+        self.key: str | None = None
         self.answer: LeaseAnswer | None = None
         self.state = ""
         self.ttl_s = 0.0
@@ -61,6 +63,19 @@ class Holding:
         self.expires_at: str | None = None
         self.ends_at: str | None = None
         self.lost: LeaseLost | None = None
+
+    def told(self, token: str) -> None:
+        """In this order: an interrupt in between must find at least one of them."""
+        self.token = token
+        self.key = None
+
+    def let_go(self) -> Ask[ReleasedAnswer] | None:
+        """Return what gives back all that there may be, or None; and forget it."""
+        token, key = self.token, self.key
+        self.token = self.key = None
+        if token is not None:
+            return asks.release(token)
+        return asks.release_by_key(key) if key is not None else None
 
     def granted(self, answer: LeaseAnswer, now_s: float) -> None:
         self.token, self.answer, self.state, self.ends_at = answer.token, answer, answer.state, answer.ends_at
@@ -93,17 +108,21 @@ def repeated(ask: Ask[T], retries: Retries) -> Flow[T]:
     """Ask, and ask again while the line is cut, for as long as ``retries`` says.
 
     Raises:
-        Unreachable, Refused: what the last try raised.
+        Unreachable, Refused: what the last try raised. ``asked``: any of them may have reached a server.
     """
     backoff = retries.backoff()
     give_up_s: float | None = None
+    reached = False
     while True:
         try:
             answer: T = yield ask
         except SupervisorError as error:
             now_s = retries.clock()
             give_up_s = now_s + retries.cut_s if give_up_s is None else give_up_s
-            if not retries.worth_it(error, once=ask.once) or now_s >= give_up_s:
+            worth_it = retries.worth_it(error, once=ask.once)
+            if isinstance(error, Unreachable):
+                error.asked = reached = reached or error.asked
+            if not worth_it or now_s >= give_up_s:
                 raise
             # The last try is made when the time is over, not a pause before that.
             yield Pause(min(backoff.pause_s(), give_up_s - now_s))
@@ -123,9 +142,7 @@ def obtain(wish: Wish, holding: Holding, retries: Retries, new_key: Callable[[],
     """
     give_up_s = math.inf if wish.wait_s is None else retries.clock() + wish.wait_s
     while True:
-        # One key for every try of one request: one whose answer was lost must not become a second lease.
-        answer = yield from repeated(asks.lease(wish, new_key(), queue=wish.wait_s != 0), retries)
-        holding.token = answer.token
+        answer = yield from asked(wish, holding, retries, new_key, queue=wish.wait_s != 0)
         if isinstance(answer, TicketAnswer) or wish.waits_ready:
             try:
                 answer = yield from claimed(answer.token, wish, give_up_s, retries)
@@ -137,6 +154,27 @@ def obtain(wish: Wish, holding: Holding, retries: Retries, new_key: Callable[[],
                 continue
         holding.granted(answer, retries.clock())
         return answer
+
+
+def asked(
+    wish: Wish, holding: Holding, retries: Retries, new_key: Callable[[], str], *, queue: bool
+) -> Flow[LeaseAnswer | TicketAnswer]:
+    """Ask for the lease, or for a place in the queue. Whoever closes this flow finds in ``holding`` what to give back.
+
+    Raises:
+        Refused: neither can be had.
+        Unreachable: no server answers.
+    """
+    # One key for every try of one request: one whose answer was lost must not become a second lease.
+    holding.key = new_key()
+    try:
+        answer = yield from repeated(asks.lease(wish, holding.key, queue=queue), retries)
+    except SupervisorError as error:
+        if not (isinstance(error, Unreachable) and error.asked):
+            holding.key = None
+        raise
+    holding.told(answer.token)
+    return answer
 
 
 def claimed(token: str, wish: Wish, give_up_s: float, retries: Retries) -> Flow[LeaseAnswer]:
@@ -233,12 +271,17 @@ def _look(holding: Holding, seen: object) -> None:
 # ---- giving it back
 
 
-def give_back(token: str, retries: Retries) -> Flow[bool]:
-    """End a lease or cancel a ticket. Returns whether a server has confirmed that it is gone."""
-    patience = Retries(GIVE_BACK_S, clock=retries.clock, chance=retries.chance)
+def give_back(release: Ask[ReleasedAnswer], retries: Retries) -> Flow[bool]:
+    """End a lease or cancel a ticket. Returns whether a server has confirmed that it is gone.
+
+    One that is older than giving back by key refuses that, and confirms nothing.
+    """
+    # A token is the word of a server. With a key there may never have been one, and nothing to give back.
+    cut_s = GIVE_BACK_S if retries.met or release.key is None else 0
+    patience = Retries(cut_s, clock=retries.clock, chance=retries.chance)
     patience.met = True
     try:
-        yield from repeated(asks.release(token), patience)
+        yield from repeated(release, patience)
     except SupervisorError:
         return False
     return True

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import anyio
 
-from supervisor.answers import EndedView, LeaseAnswer
+from supervisor.answers import EndedView, LeaseAnswer, ReleasedAnswer
 from supervisor.client import asks
+from supervisor.client.asks import Ask
 from supervisor.client.errors import LeaseLost, NotHeld
 from supervisor.client.flows import GIVE_BACK_S, Flow, Holding, give_back, keep, new_key, obtain
 from supervisor.client.homes import Home, home_here
@@ -196,6 +197,7 @@ class HeldLease:
         if self.held:
             raise NotHeld(f"the lease of {self._wish.name} is held already", "make another one with client.lease()")
         self._holding = Holding(self._wish.name)
+        self._pid = os.getpid()
         self._told = False
         return obtain(self._wish, self._holding, self._settings.retries, new_key)
 
@@ -219,18 +221,18 @@ class HeldLease:
             self._told = True
             self._on_lost(lost)
 
-    def _let_go(self) -> str | None:
-        """Stop keeping it; return the token, if there is something to be given back by this process."""
+    def _let_go(self) -> Ask[ReleasedAnswer] | None:
+        """Stop keeping it; return what gives back what there may be of it, if this process has to."""
         holding, keeper = self._holding, self._keeper
-        token, holding.token = holding.token, None
+        release = holding.let_go()
         self._keeper = None
         if keeper is not None:
             keeper.stop()
-            if self._pid != os.getpid():
-                return None  # a fork's copy: the lease is its parent's
-            if holding.lost is not None and holding.lost.reason is not None:
-                return None  # the server has said so
-        return token
+        if self._pid != os.getpid():
+            return None  # a fork's copy: the lease, or the request for it, is its parent's
+        if holding.lost is not None and holding.lost.reason is not None:
+            return None  # the server has said so
+        return release
 
     def _kept(self) -> Keeper:
         """Raises ``NotHeld`` unless it is held."""
@@ -278,7 +280,8 @@ class Lease(HeldLease):
         self._line = line
 
     def acquire(self) -> Lease:
-        """Wait for the lease, and hold it until ``release``. Whatever goes wrong, nothing is left behind.
+        """Wait for the lease, and hold it until ``release``. Whatever goes wrong, nothing is left behind: what was
+        asked for is given back though its answer never came.
 
         Raises:
             Refused: it cannot be had, or not within the ``wait`` (``GpuBusy``, ``SchedulerTimeout``).
@@ -296,8 +299,8 @@ class Lease(HeldLease):
 
     def release(self) -> bool:
         """Give it back. Returns whether a supervisor confirmed that it is gone; otherwise its TTL ends it."""
-        token = self._let_go()
-        return token is None or self._line.run(give_back(token, self._settings.retries))
+        release = self._let_go()
+        return release is None or self._line.run(give_back(release, self._settings.retries))
 
     def wait_ended(self, timeout: float | None = None) -> LeaseLost | None:
         """Wait until the lease has ended, as that of a training job does when it is done (``completed``).
@@ -373,11 +376,9 @@ class AsyncLease(HeldLease):
 
     async def release(self) -> bool:
         """Give it back, though we are cancelled. Returns whether a supervisor confirmed that it is gone."""
-        token = self._let_go()
-        if token is None:
+        if (release := self._let_go()) is None:
             return True
-        flow = give_back(token, self._settings.retries)
-        return bool(await self._line.run_whatever_happens(flow, GIVE_BACK_S))
+        return bool(await self._line.run_whatever_happens(give_back(release, self._settings.retries), GIVE_BACK_S))
 
     async def wait_ended(self) -> LeaseLost:
         """Wait until the lease has ended, and return how; ``completed`` if the target's job is done."""

@@ -28,7 +28,7 @@ from supervisor.client.following import follow_async
 from supervisor.client.leases import AsyncLease, OnLost
 from supervisor.client.lines import AsyncLine, Settings
 from supervisor.client.threads import EVENTS_AT_ONCE, RECONNECT_S, RETRY_S
-from supervisor.client.tickets import AsyncTicket, take
+from supervisor.client.tickets import AsyncTicket
 from supervisor.client.wishes import LeaseOptions, wish_for
 
 
@@ -108,9 +108,7 @@ class AsyncClient:
 
         Where the GPU is free the ticket is a lease already, whose TTL runs: claim it soon.
         """
-        wish = wish_for(target, **options)
-        answer = await self._line.run(take(wish, self._line.settings))
-        return AsyncTicket(self._line, wish, answer.token, answer)
+        return await AsyncTicket.taken(self._line, wish_for(target, **options))
 
     def ticket_of(self, token: str) -> AsyncTicket:
         """Return the ticket, or lease, that a token stands for, to be claimed here: one that another process left."""

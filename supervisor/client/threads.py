@@ -27,7 +27,7 @@ from supervisor.client import asks
 from supervisor.client.following import follow
 from supervisor.client.leases import Lease, OnLost
 from supervisor.client.lines import Line, Settings
-from supervisor.client.tickets import Ticket, take
+from supervisor.client.tickets import Ticket
 from supervisor.client.wishes import LeaseOptions, wish_for
 
 #: For how long a request is tried again while the supervisor is away, and an event stream waits for it.
@@ -115,9 +115,7 @@ class Client:
 
         Where the GPU is free the ticket is a lease already, whose TTL runs: claim it soon.
         """
-        wish = wish_for(target, **options)
-        answer = self._line.run(take(wish, self._line.settings))
-        return Ticket(self._line, wish, answer.token, answer)
+        return Ticket.taken(self._line, wish_for(target, **options))
 
     def ticket_of(self, token: str) -> Ticket:
         """Return the ticket, or lease, that a token stands for, to be claimed here: one that another process left."""

@@ -8,15 +8,15 @@ from msgspec.structs import replace
 
 from supervisor.answers import EndedView, LeaseAnswer, LeaseView, TicketAnswer, TicketView
 from supervisor.client import asks
-from supervisor.client.flows import Flow, claimed, give_back, new_key, repeated
+from supervisor.client.flows import GIVE_BACK_S, Flow, Holding, asked, claimed, give_back, new_key
 from supervisor.client.leases import AsyncLease, Lease, OnLost
 from supervisor.client.lines import AsyncLine, Line, Settings
 from supervisor.client.wishes import Duration, Wish, seconds
 
 
-def take(wish: Wish, settings: Settings) -> Flow[LeaseAnswer | TicketAnswer]:
+def take(wish: Wish, holding: Holding, settings: Settings) -> Flow[LeaseAnswer | TicketAnswer]:
     """Ask for a place in the queue; where the GPU is free the answer is a lease already."""
-    return repeated(asks.lease(wish, new_key(), queue=True), settings.retries)
+    return asked(wish, holding, settings.retries, new_key, queue=True)
 
 
 def claiming(token: str, wish: Wish, settings: Settings) -> Flow[LeaseAnswer]:
@@ -57,6 +57,18 @@ class Ticket(HeldTicket):
         super().__init__(wish, token, answer)
         self._line = line
 
+    @classmethod
+    def taken(cls, line: Line, wish: Wish) -> Ticket:
+        """Take a place. Whatever goes wrong, nothing is left behind."""
+        holding, retries = Holding(wish.name), line.settings.retries
+        try:
+            answer = line.run(take(wish, holding, line.settings))
+        except BaseException:
+            if (release := holding.let_go()) is not None:
+                line.run(give_back(release, retries))
+            raise
+        return cls(line, wish, answer.token, answer)
+
     def look(self) -> TicketView | LeaseView | EndedView:
         """Return its place, who is ahead, why it waits; or what it has become."""
         return self._line.ask(asks.look(self.token))
@@ -78,7 +90,7 @@ class Ticket(HeldTicket):
 
     def cancel(self) -> bool:
         """Give the place back. Returns whether a supervisor confirmed that it is gone."""
-        return self._line.run(give_back(self.token, self._line.settings.retries))
+        return self._line.run(give_back(asks.release(self.token), self._line.settings.retries))
 
 
 class AsyncTicket(HeldTicket):
@@ -89,6 +101,18 @@ class AsyncTicket(HeldTicket):
     ) -> None:
         super().__init__(wish, token, answer)
         self._line = line
+
+    @classmethod
+    async def taken(cls, line: AsyncLine, wish: Wish) -> AsyncTicket:
+        """Take a place. Whatever goes wrong, nothing is left behind; if cancelled, too."""
+        holding, retries = Holding(wish.name), line.settings.retries
+        try:
+            answer = await line.run(take(wish, holding, line.settings))
+        except BaseException:
+            if (release := holding.let_go()) is not None:
+                await line.run_whatever_happens(give_back(release, retries), GIVE_BACK_S)
+            raise
+        return cls(line, wish, answer.token, answer)
 
     async def look(self) -> TicketView | LeaseView | EndedView:
         """Return its place, who is ahead, why it waits; or what it has become."""
@@ -103,4 +127,4 @@ class AsyncTicket(HeldTicket):
 
     async def cancel(self) -> bool:
         """Give the place back. Returns whether a supervisor confirmed that it is gone."""
-        return await self._line.run(give_back(self.token, self._line.settings.retries))
+        return await self._line.run(give_back(asks.release(self.token), self._line.settings.retries))

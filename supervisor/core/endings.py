@@ -5,7 +5,16 @@ from __future__ import annotations
 from supervisor.core import policy
 from supervisor.core.errors import Refusal
 from supervisor.core.facts import GpuOpened
-from supervisor.core.inputs import CallerGone, Evict, ForceEnd, ForceRelease, OpenGpu, ProcessEnded, Release
+from supervisor.core.inputs import (
+    CallerGone,
+    Evict,
+    ForceEnd,
+    ForceRelease,
+    OpenGpu,
+    ProcessEnded,
+    Release,
+    ReleaseByKey,
+)
 from supervisor.core.leases import (
     end_lease,
     end_residency,
@@ -24,13 +33,19 @@ from supervisor.core.txn import Txn
 # ---- giving back
 
 
-def release(txn: Txn, request: Release) -> None:
+def release(txn: Txn, request: Release | ReleaseByKey) -> None:
+    """End what has this token or key, and answer whoever is on the line for it: with a key that may be the caller's own
+    first request, which nobody waits for any more.
+    """
     state = txn.state
     if state.observed.safe_mode:
         refusal = policy.standstill(state)
         assert refusal is not None
         return txn.refuse(request.request_id, refusal)
-    id_ = state.ids_by_token.get(request.token_hash)
+    if isinstance(request, Release):
+        id_ = state.ids_by_token.get(request.token_hash)
+    else:
+        id_ = state.ids_by_scope.get(request.scope)
     if id_ is None:
         return txn.reply(Released(request.request_id, released=False, reason="unknown_or_expired"))
     lease = state.durable.leases.get(id_)

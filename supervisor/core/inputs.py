@@ -63,6 +63,17 @@ class Release(Struct, frozen=True):
     caller: str = ""
 
 
+class ReleaseByKey(Struct, frozen=True):
+    """End or cancel what was asked for with an idempotency key: its caller was cut off before it heard of a token.
+
+    ``scope``: as in ``Terms``, so that nobody reaches what another caller asked for.
+    """
+
+    request_id: int
+    scope: str
+    caller: str = ""
+
+
 class ForceRelease(Struct, frozen=True):
     """An operator ends a lease without its token. ``target`` None: the only lease there is."""
 
@@ -253,7 +264,7 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Request = Acquire | Claim | Renew | Release | ForceRelease | ForceEnd | Evict | OpenGpu | Move
+Request = Acquire | Claim | Renew | Release | ReleaseByKey | ForceRelease | ForceEnd | Evict | OpenGpu | Move
 Input = (
     Request
     | CallerGone

@@ -40,6 +40,7 @@ from supervisor.core.inputs import (
     ProcessEnded,
     ProcessesSeen,
     Release,
+    ReleaseByKey,
     Renew,
     ShutDown,
     SignalSent,
@@ -97,7 +98,7 @@ def step(state: State, now: Now, item: Input) -> Step:
             acquire(txn, item)
         case Claim():
             claim(txn, item)
-        case Release():
+        case Release() | ReleaseByKey():
             release(txn, item)
         case ForceRelease():
             force_release(txn, item)

@@ -46,6 +46,7 @@ REACHED = {
     ("GET", "/v1/lease/{token}", 200),
     ("GET", "/v1/lease/{token}", "lease_unknown"),
     ("DELETE", "/v1/lease/{token}", 200),
+    ("DELETE", "/v1/lease", 200),
 }
 
 # ---- weather
@@ -186,8 +187,8 @@ LEASING = ("leases", "plain")
 @st.composite
 def stories(draw: st.DrawFn) -> list[Ask | str]:
     """Draw a story. It begins with somebody who asks for a lease; the weather changes now and then."""
-    leases = {"/v1/lease", "/acquire"}
-    opening = good_asks(DOCUMENT, LEASING).filter(lambda ask: ask.path in leases and not _crossed(ask))
+    leases = {("POST", "/v1/lease"), ("POST", "/acquire")}
+    opening = good_asks(DOCUMENT, LEASING).filter(lambda ask: (ask.method, ask.path) in leases and not _crossed(ask))
     kinds = [*[asks(DOCUMENT, LEASING)] * 5, *[asks(DOCUMENT, [tag["name"] for tag in DOCUMENT["tags"]])] * 4]
     step = st.integers(0, 9).flatmap(lambda n: kinds[n - 1] if n else st.sampled_from(sorted(WEATHER)))
     return [draw(opening), draw(opening), *draw(st.lists(step, min_size=STEPS, max_size=STEPS))]

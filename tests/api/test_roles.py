@@ -41,6 +41,7 @@ NEEDS: dict[str, list[tuple[str, str, dict[str, Any] | None]]] = {
         ("POST", "/v1/lease/{token}/claim", None),
         ("POST", "/v1/lease/{token}/renew", None),
         ("DELETE", "/v1/lease/{token}", None),
+        ("DELETE", "/v1/lease", None),
         ("POST", "/acquire", {"target": "nobody"}),
         ("POST", "/release", {"lease_token": "nothing"}),
     ],

@@ -25,7 +25,8 @@ class FakeServer:
 
     ``refusals``: what a target is refused with. ``starting``: what is granted does not become ready.
     ``holder_state``: what the holder's lease is said to be.
-    ``cut``: requests in flight are cut, new ones too. ``until_at``: until when the holder's lease lasts.
+    ``silent``: who asks for a lease is not answered before what it got has ended; ``by_key``: keys that something was
+    given back by. ``cut``: requests in flight are cut, new ones too. ``until_at``: until when the holder's lease lasts.
     ``happened``: events that streams are sent which are not in ``streams``. ``forecast``: the answer to a dry run.
     ``answers``: what "METHOD /path" is answered, whatever the rules; ``calls``: who asked for one, with what.
     """
@@ -37,6 +38,8 @@ class FakeServer:
         self.ended: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.silent = False
+        self.by_key: list[str | None] = []
         self.authorizations: list[str | None] = []
         self.renewals = 0
         self.looks = 0
@@ -105,12 +108,21 @@ class FakeServer:
         number = len(self.asked)
         held = {"token": f"t-{number}", "id": f"l_{number}", "target": target, "owner": body["owner"]}
         if self.holder is None:
-            return 201, self._grant(held) | {"state": "starting"}
+            granted = self._grant(held)
+            self._keep_silent(held["token"])
+            return 201, granted | {"state": "starting"}
         if not body.get("queue"):
             raise self._busy()
         self.queue.append(held)
         self.changed.notify_all()
-        return 202, {**held, "state": "queued", "position": len(self.queue) - 1}
+        position = len(self.queue) - 1
+        self._keep_silent(held["token"])
+        return 202, {**held, "state": "queued", "position": position}
+
+    def _keep_silent(self, token: str) -> None:
+        if self.silent:
+            self.changed.wait_for(lambda: self.cut or token in self.ended, 20)
+            raise ConnectionAbortedError
 
     def claim(self, token: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         def mine_to_have() -> bool:
@@ -170,6 +182,10 @@ class FakeServer:
 
     def delete(self, token: str) -> tuple[int, dict[str, Any]]:
         return 200, {"released": True} if self._drop(token, "released") else {"released": False, "reason": "unknown"}
+
+    def delete_by_key(self, key: str | None) -> tuple[int, dict[str, Any]]:
+        self.by_key.append(key)
+        return self.delete(f"t-{self.keys.index(key) + 1}" if key in self.keys else "")
 
     def evict(self, target: str) -> tuple[int, dict[str, Any]]:
         if target in self.refusals:
@@ -267,6 +283,8 @@ class Handler(BaseHTTPRequestHandler):
                 return fake.renew(token)
             case ("GET", "v1", "lease", token):
                 return fake.look(token)
+            case ("DELETE", "v1", "lease"):
+                return fake.delete_by_key(self.headers.get("Idempotency-Key"))
             case ("DELETE", "v1", "lease", token):
                 return fake.delete(token)
             case ("POST", "v1", "targets", target, "evict"):

@@ -12,6 +12,8 @@ from contextlib import suppress
 
 import pytest
 
+from supervisor.cli.connection import Line
+from supervisor.cli.errors import Unreachable
 from tests.cli.fake import FakeServer, Problem
 
 TRUE = ("--", "true")
@@ -268,6 +270,71 @@ def test_an_interrupted_start_is_given_back_at_once(fake: FakeServer, spawn):
 
     assert process.wait(10) == 130
     assert fake.ended == {"t-1": "released"}
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["a place in the queue", "a lease"])
+def test_an_interrupt_before_the_first_answer_came_leaves_nothing(fake: FakeServer, spawn, taken):
+    if taken:
+        fake.take()
+    fake.silent = True
+    process = spawn(["acquire", "whisper", *TRUE])
+    fake.until(lambda: fake.queue if taken else fake.holder)
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(10) == 130
+    assert fake.ended == {"t-1": "released"}
+    assert fake.by_key == fake.keys
+    assert "gave up waiting for whisper" in process.stderr.read()
+
+
+def test_a_server_that_is_too_old_to_give_it_back_without_its_token_is_not_asked_for_long(fake: FakeServer, spawn):
+    fake.silent = True
+    fake.answers["DELETE /v1/lease"] = Problem(405, "method_not_allowed", "this path takes POST")
+    process = spawn(["acquire", "whisper", *TRUE])
+    fake.until(lambda: fake.holder)
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(10) == 130
+    assert len(fake.calls) == 1
+    assert "could not release it (this path takes POST): it ends by itself within 60 s" in process.stderr.read()
+
+
+def test_an_answer_that_was_lost_in_a_restart_is_given_back_when_the_server_is_there_again(
+    fake: FakeServer, run, quick, monkeypatch
+):
+    """The first try arrives and is cut off, the second one finds nobody, and then it is back."""
+    fake.silent = True
+    asks = iter([None, Unreachable("no supervisor answers", asked=False)])
+    honest = Line.ask_raw
+
+    async def ask_raw(self: Line, method: str, path: str, **options: object) -> bytes:
+        fault = next(asks) if method == "POST" else None
+        if fault is not None:
+            raise fault
+        if method == "POST":
+            threading.Thread(target=lambda: (fake.until(lambda: fake.holder), fake.set_cut(True))).start()
+        else:
+            fake.set_cut(False)
+        return await honest(self, method, path, **options)
+
+    monkeypatch.setattr(Line, "ask_raw", ask_raw)
+    status, _, err = run("acquire", "whisper", *TRUE)
+
+    assert (status, "no supervisor answers" in err) == (4, True)
+    assert fake.ended == {"t-1": "released"}
+
+
+def test_nobody_is_asked_to_give_back_what_nobody_can_have(run, monkeypatch):
+    asked = []
+
+    async def ask_raw(self: Line, method: str, path: str, **options: object) -> bytes:
+        asked.append(method)
+        raise Unreachable("no supervisor answers", asked=False)
+
+    monkeypatch.setattr(Line, "ask_raw", ask_raw)
+
+    assert run("acquire", "whisper", *TRUE)[0] == 4
+    assert asked == ["POST"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -68,9 +69,10 @@ class Supervisor:
                     return lease_view()
                 return EndedView(id=token, what="lease", target=None, consumer=None, reason="expired", ended_at="now")
             case "DELETE", [token]:
-                self.held.pop(token, None)
-                self.queued.discard(token)
-                return None
+                return self._end(token)
+            case "DELETE", []:
+                assert ask.key is not None
+                return self._end(self.tokens.get(ask.key, ""))
         raise AssertionError(f"nobody asks this: {ask}")
 
     def _lease(self, key: str, body: dict[str, Any]) -> Any:
@@ -94,6 +96,10 @@ class Supervisor:
             raise refused("scheduler_timeout" if wait_s else "gpu_busy")
         self.clock.now_s = max(self.clock(), self.free_at_s)
         return self._grant(token)
+
+    def _end(self, token: str) -> None:
+        self.held.pop(token, None)
+        self.queued.discard(token)
 
     def _grant(self, token: str) -> Any:
         self.queued.discard(token)
@@ -188,6 +194,8 @@ def drive(
         return done.value, pauses
     except SupervisorError as error:
         return error, pauses
+    finally:
+        flow.close()
     return None, pauses
 
 
@@ -200,6 +208,11 @@ def perform(ask: Ask[Any], server: Supervisor, fault: str) -> Any:
         case "answer lost":
             server.answer(ask)
             raise Unreachable("went away")
+        case "interrupted on the way":
+            raise KeyboardInterrupt
+        case "interrupted behind it":
+            server.answer(ask)
+            raise KeyboardInterrupt
         case "no":
             return server.answer(ask)
         case code:
@@ -292,9 +305,65 @@ def test_whatever_fails_there_is_one_lease_or_none_and_nothing_is_left(faults, c
         assert server.queued == set()
     else:
         assert isinstance(result, SupervisorError)
-        if holding.token is not None:
-            assert drive(give_back(holding.token, retries), server, clock, iter(()))[0] is True
+        if (release := holding.let_go()) is not None:
+            assert drive(give_back(release, retries), server, clock, iter(()))[0] is True
             assert (server.held, server.queued) == ({}, set())
+
+
+@given(
+    faults=faults,
+    interrupt=st.sampled_from(["interrupted on the way", "interrupted behind it"]),
+    chance=chances,
+    free_s=st.sampled_from([-1.0, 0.5, 20, 100]),
+    wait=st.sampled_from([0, 10, 60, None]),
+)
+def test_wherever_it_is_interrupted_nothing_is_left_when_it_was_given_back(faults, interrupt, chance, free_s, wait):
+    """Also between a try and the next one: nothing happens there that would make a difference to the next one."""
+    clock = Clock()
+    server = Supervisor(clock, free_at_s=clock() + free_s)
+    retries, keys = patient(clock, chance), iter(range(100))
+    wish = wished(wait)
+    holding = Holding(wish.name)
+
+    with suppress(KeyboardInterrupt):
+        flow = obtain(wish, holding, retries, lambda: f"key-{next(keys)}")
+        drive(flow, server, clock, iter([*faults, interrupt]))
+    release = holding.let_go()
+
+    if release is not None:
+        assert drive(give_back(release, retries), server, clock, iter(["cut on the way"]))[0] is True
+        assert (server.held, server.queued) == ({}, set())
+    elif "answer lost" not in faults:
+        assert (server.held, server.queued) == ({}, set()), "somebody said no, or nobody was ever there"
+    assert holding.let_go() is None
+
+
+def test_what_a_definite_refusal_answered_is_not_given_back():
+    clock = Clock()
+    server = Supervisor(clock, free_at_s=math.inf)
+    holding = Holding("x")
+
+    result, _ = drive(obtain(wished(0), holding, patient(clock, 0), lambda: "key"), server, clock, iter(()))
+
+    assert isinstance(result, Refused)
+    assert holding.let_go() is None
+
+
+def test_a_request_whose_answer_was_lost_for_good_is_given_back():
+    clock = Clock()
+    server = Supervisor(clock, free_at_s=math.inf)
+    holding = Holding("x")
+
+    result, _ = drive(
+        obtain(wished(None), holding, patient(clock, 0), lambda: "key"),
+        server,
+        clock,
+        iter(["answer lost", *["not there"] * 1_000]),
+    )
+
+    assert isinstance(result, Unreachable)
+    assert server.queued
+    assert holding.let_go() == asks.release_by_key("key")
 
 
 @given(faults=st.lists(st.sampled_from(CUTS), max_size=12), chance=chances)
@@ -445,7 +514,30 @@ def test_who_slept_past_the_ttl_has_lost_it_whatever_the_server_would_say():
 def test_giving_back_ends_when_nobody_answers():
     clock = Clock()
     result, _ = drive(
-        give_back("token-0", patient(clock, 0, 600)), Supervisor(clock), clock, iter(["not there"] * 10_000)
+        give_back(asks.release("token-0"), patient(clock, 0, 600)),
+        Supervisor(clock),
+        clock,
+        iter(["not there"] * 10_000),
     )
     assert result is False
     assert clock() - 1_000 < 6
+
+
+@pytest.mark.parametrize("fault", ["not there", "cut on the way"])
+def test_a_server_that_never_answered_is_not_waited_for_to_give_something_back(fault: str):
+    clock = Clock()
+    result, pauses = drive(
+        give_back(asks.release_by_key("key"), Retries(600, clock=clock, chance=lambda: 0)),
+        Supervisor(clock),
+        clock,
+        iter([fault] * 10_000),
+    )
+    assert (result, pauses) == (False, [])
+
+
+@pytest.mark.parametrize("code", ["method_not_allowed", "not_found"])
+def test_a_server_that_cannot_give_back_by_key_confirms_nothing_and_is_asked_once(code: str):
+    clock = Clock()
+    server = Supervisor(clock)
+    result, pauses = drive(give_back(asks.release_by_key("key"), patient(clock, 0)), server, clock, iter([code]))
+    assert (result, pauses) == (False, [])

@@ -18,6 +18,7 @@ from supervisor.core.inputs import (
     EngineSnapshot,
     Input,
     Release,
+    ReleaseByKey,
     Renew,
     SignalSent,
     Started,
@@ -227,6 +228,11 @@ class Box:
     def release(self, of: int) -> Reply:
         self.requests += 1
         self.feed(Release(self.requests, f"t{of}"))
+        return self.replies[self.requests]
+
+    def release_by_key(self, scope: str) -> Reply:
+        self.requests += 1
+        self.feed(ReleaseByKey(self.requests, scope))
         return self.replies[self.requests]
 
     def lease(self, target: str, **values: Any) -> int:

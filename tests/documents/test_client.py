@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -104,6 +105,24 @@ def test_a_busy_gpu_is_refused_with_a_code_that_a_program_can_read(
         pass
 
     assert (caught.value.code, caught.value.retryable) == ("gpu_busy", True)
+
+
+def test_ctrl_c_while_it_waits_leaves_no_place_behind(
+    client: ModuleType, server: Server, stack: Stack, until: Callable[..., Any]
+) -> None:
+    def interrupt() -> None:
+        until(lambda: server.http.get("/v1/status").json()["queue"], what="a place in the queue")
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with client.Lease(stack.target, owner="ann", url=server.url):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt), client.Lease(stack.target, owner="bob", wait_s=60, url=server.url):
+            pass
+        thread.join(10)
+        assert server.http.get("/v1/status").json()["queue"] == []
 
 
 def test_who_waits_keeps_the_place_while_the_supervisor_is_killed_and_started_again(

@@ -155,6 +155,17 @@ def test_a_signal_while_it_waits_gives_the_place_up(fake: FakeServer, spawn: Spa
     assert err.splitlines()[-1] == "gpurun: gave up waiting for the GPU"
 
 
+def test_a_signal_before_the_first_answer_came_leaves_nothing(fake: FakeServer, spawn: Spawn):
+    fake.silent = True
+    process = spawn("--", "true")
+    fake.until(lambda: fake.holder)
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(10) == 143
+    assert fake.ended == {"t-1": "released"}
+    assert fake.by_key == fake.keys
+
+
 def test_a_second_ctrl_c_does_not_wait_for_a_server_that_is_away(fake: FakeServer, spawn: Spawn):
     fake.take()
     process = spawn("--", "true")

@@ -10,7 +10,18 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from supervisor.core.inputs import Acquire, Claim, Evict, ForceEnd, ForceRelease, Move, Release, Renew, Request
+from supervisor.core.inputs import (
+    Acquire,
+    Claim,
+    Evict,
+    ForceEnd,
+    ForceRelease,
+    Move,
+    Release,
+    ReleaseByKey,
+    Renew,
+    Request,
+)
 from supervisor.core.model import Terms
 from supervisor.core.replies import Granted, Queued, Refused, Released, Renewed, Reply
 from tests.simulation.incarnation import Incarnation
@@ -20,11 +31,14 @@ from tests.simulation.timeline import Script, Timeline
 
 NOTICE_MS = 1_000
 TARGETS_NOBODY_HAS = ("comfyiu", "")
+#: The share of histories in which callers give up before they have heard of a token.
+WITH_GIVING_UP = 0.19
 
 
 class Site(Protocol):
     """Where the callers live: the supervisor of the moment, if there is one, and whether they should come to an end."""
 
+    seed: int
     timeline: Timeline
     rng: random.Random
     calm: bool
@@ -42,6 +56,9 @@ class Callers:
         self._site = site
         self._rng = site.rng
         self._proposed = 0
+        # Of their own luck: a history without them is what it was before there were any.
+        self._luck = random.Random(f"those who give up in {site.seed}")
+        self._some_give_up = self._luck.random() < WITH_GIVING_UP
 
     # ---- the line
 
@@ -256,6 +273,33 @@ class Callers:
         same = not isinstance(reply, Granted) or reply.lease.id == granted.lease.id
         require(same and not isinstance(reply, Queued), "a retry with a key gets the same lease, never a second one")
 
+    def giving_up(self) -> Script:
+        """Ask with a key, and give back by it: after a hang-up, a lost answer, or while the request is on the line."""
+        rng = self._luck
+        self._proposed += 1
+        key = f"key-{self._proposed}"
+        terms = self._terms(self._target(), key)
+        wait_ms, ticket = rng.choice((0, 5_000, 60_000)), rng.random() < 0.7
+        how = rng.choice(("hangs up", "loses the answer", "stays"))
+        if how == "stays":
+            self._site.timeline.drive(self._give_back_by_key(key, rng.choice((0, 1, 500, 10_000))))
+            reply = yield self._acquire(terms, wait_ms=wait_ms, ticket=ticket)
+            if isinstance(reply, Granted) and reply.state != "ended":
+                yield from self._hold(reply)
+            return
+        hangs_up = self._acquire(terms, wait_ms=wait_ms, ticket=ticket, patience_ms=rng.randint(0, 3_000))
+        yield hangs_up if how == "hangs up" else self._acquire(terms, wait_ms=wait_ms, ticket=ticket, loses=True)
+        yield from self._give_back_by_key(key, rng.choice((0, 0, 300, 15_000)))
+
+    def _give_back_by_key(self, key: str, after_ms: int) -> Script:
+        yield after_ms
+        for _ in range(20):
+            reply = yield self._ask(lambda request_id: ReleaseByKey(request_id, key))
+            if reply is not None:
+                require(isinstance(reply, Released | Refused), "a release is answered as one")
+                return
+            yield 500
+
     def operator(self) -> Script:
         """Force-release, end by id, evict and move, whoever it hits."""
         target = self._target()
@@ -367,5 +411,7 @@ class Callers:
         processes = self._site.processes
         if processes.enabled and processes.rng.random() < 0.25:
             return self.tied()
+        if self._some_give_up and self._luck.random() < 0.2:
+            return self.giving_up()
         rare = (self.operator, self.stranger)
         return self._rng.choice(rare if self._rng.random() < 0.06 else characters)()

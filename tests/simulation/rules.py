@@ -21,7 +21,18 @@ from supervisor.core.facts import (
     TicketQueued,
 )
 from supervisor.core.forecast import Forecast, forecast
-from supervisor.core.inputs import Acquire, CallerGone, Input, ProcessesSeen, Release, Renew, SignalSent, Started, Tick
+from supervisor.core.inputs import (
+    Acquire,
+    CallerGone,
+    Input,
+    ProcessesSeen,
+    Release,
+    ReleaseByKey,
+    Renew,
+    SignalSent,
+    Started,
+    Tick,
+)
 from supervisor.core.model import RUNNING, Container, Now
 from supervisor.core.plan import plan
 from supervisor.core.replies import (
@@ -80,6 +91,7 @@ class Rules:
         self.answered: set[int] = set()
         self.asked: dict[int, Input] = {}
         self.deadlines: dict[int, int] = {}
+        self.meant: dict[int, str] = {}
         self.doomed: dict[tuple[str, str], Doomed] = {}
         self.unwell_ms = self.blind_ms = 0
         self.waits_since_ms: dict[str, int] = {}
@@ -110,6 +122,7 @@ class Rules:
         self.answered.clear()
         self.asked.clear()
         self.deadlines.clear()
+        self.meant.clear()
         self.waits_since_ms = {}
         self.restarts += 1
 
@@ -131,6 +144,8 @@ class Rules:
             self.gone.add(item.request_id)
         elif hasattr(item, "request_id"):
             self.asked[item.request_id] = item
+            if isinstance(item, ReleaseByKey):
+                self.meant[item.request_id] = self.life.kernel.state.ids_by_scope.get(item.scope, "")
             if isinstance(item, Acquire) and item.wait_ms:
                 self.deadlines[item.request_id] = self.at_ms + item.wait_ms
         if isinstance(item, ProcessesSeen):
@@ -357,6 +372,10 @@ class Rules:
             case Released() if reply.released and isinstance(asked, Release):
                 ended = asked.token_hash.removeprefix("hash of ") in self.on_disk.ended
                 require(ended, "a release is on disk before its caller hears of it")
+            case Released() if isinstance(asked, ReleaseByKey):
+                meant = self.meant[id_]
+                require(reply.released == bool(meant), "what a key stands for is given back, and nothing else")
+                require(not meant or meant in self.on_disk.ended, "a release is on disk before its caller hears of it")
             case Renewed():
                 assert isinstance(asked, Renew)
                 full_ms = now.at_ms + reply.ttl_ms

@@ -33,6 +33,8 @@ from supervisor.core import (
     tripwire,
 )
 from supervisor.core.facts import LeaseGranted, LeaseRetimed, TicketKept
+from supervisor.core.inputs import ReleaseByKey
+from supervisor.core.replies import Released
 from tests.journal.memory_disk import MemoryDisk
 from tests.simulation import incarnation
 from tests.simulation.ledger import Violation
@@ -268,6 +270,30 @@ def key_gets_a_second_lease(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(step, "acquire", acquire)
 
 
+def key_gives_nothing_back(patch: pytest.MonkeyPatch) -> None:
+    honest = endings.release
+
+    def release(txn: Any, request: Any) -> None:
+        if isinstance(request, ReleaseByKey) and request.scope in txn.state.ids_by_scope:
+            txn.reply(Released(request.request_id, released=True))
+        else:
+            honest(txn, request)
+
+    patch.setattr(step, "release", release)
+
+
+def key_gives_somebody_elses_back(patch: pytest.MonkeyPatch) -> None:
+    honest = endings.release
+
+    def release(txn: Any, request: Any) -> None:
+        scopes = list(txn.state.ids_by_scope)
+        if isinstance(request, ReleaseByKey) and scopes:
+            request = replace(request, scope=scopes[-1])
+        honest(txn, request)
+
+    patch.setattr(step, "release", release)
+
+
 def back_off_for_ever(patch: pytest.MonkeyPatch) -> None:
     honest = sightings._retry_later
 
@@ -359,6 +385,8 @@ PLANTED: tuple[Plant, ...] = (
     ticket_ended_twice,
     half_started_becomes_resident,
     key_gets_a_second_lease,
+    key_gives_nothing_back,
+    key_gives_somebody_elses_back,
     back_off_for_ever,
     token_in_a_sentence,
     shutdown_leaves_callers_waiting,
