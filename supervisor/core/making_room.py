@@ -35,16 +35,19 @@ def make_room(txn: Txn) -> None:
 
 
 def _others_are_gone(state: State, lease: Lease) -> bool:
-    """Return whether nothing runs on the lease's GPUs that may not, and no call is under way that could change it."""
+    """Return whether nothing runs on the lease's GPUs that may not, and no call is under way that could change it.
+
+    What is left of the target itself counts wherever it is: with the lease it would be in its right, on another GPU.
+    """
     for container in state.observed.containers.values():
-        if set(lease.gpus).isdisjoint(gpus_of(state, container)):
+        own = container.target == lease.target
+        if not own and set(lease.gpus).isdisjoint(gpus_of(state, container)):
             continue
         call = state.observed.calls.get(container.id)
         may_run = right_to_run(state, container).may_run
-        warm = may_run or container.target == lease.target
         if container.runs and not may_run:
             return False
-        if call is not None and not (call == "start" and warm and container.target != lease.target):
+        if call is not None and not (call == "start" and may_run and not own):
             return False
     return True
 

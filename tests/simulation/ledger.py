@@ -153,7 +153,8 @@ class Ledger(Struct):
                 return "no"
             if lease.adopted or lease.phase != "making_room":
                 return "yes"
-            return "unknown" if lease.warm and not lease.cold else "no"
+            # A restart of a target begins from what is there.
+            return "unknown" if (lease.warm and not lease.cold) or lease.restarted else "no"
         home = self.residents.get(target)
         return "yes" if home is not None and home.project == project else "no"
 

@@ -239,6 +239,10 @@ class Rules:
             known = min(seen_ms, self.life.read_at_ms) > container.started_at_ms
             here = self._shows_on(container, lease.gpus)
             if container.target == fact.target:
+                require(
+                    lease.restarted or not lease.cold or not known or self.life.catching_up,
+                    f"room for a cold start is verified only when nothing of the target runs: {container.name} does",
+                )
                 warm = True
             elif self.decided.may_run(container.target, container.shown.project) == "no" and here:
                 # What waits in the inbox of a process that was stopped is not known yet.

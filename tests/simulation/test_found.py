@@ -15,7 +15,7 @@ from supervisor.core.inputs import (
     StartHinted,
     VramRead,
 )
-from supervisor.core.model import Gpu
+from supervisor.core.model import Gpu, GpuProcess
 from supervisor.core.replies import Granted, KillContainer, Refused
 from supervisor.kernel import Kernel
 from tests.core.box import GPU, Box, container
@@ -168,3 +168,21 @@ def test_every_holder_of_a_target_that_was_restarted_had_its_answer():
     box.feed(ActionDone("llm-main", "start", "refused", "no such file"))
 
     assert box.code(box.ask("llm", scope="key", body="body")) == "lease_ended"
+
+
+def test_what_is_left_of_a_target_on_another_gpu_is_waited_for_and_does_not_come_into_its_right():
+    first, second = Gpu("SIM-0", total_mib=24_576), Gpu("SIM-1", index=1, total_mib=24_576)
+    box = Box(LLM, replace(TTS, devices=("1",)), gpus=(first, second))
+    box.lease("tts")
+    box.start("llm-main")
+    (kill,) = box.take()
+    process = GpuProcess(pid=7, used_mib=8_000, container="llm-main")
+    box.feed(VramRead((replace(first, used_mib=0), replace(second, used_mib=8_000, processes=(process,)))))
+    request = box.ask("llm")
+
+    (lease,) = box.state.holders_of("llm")
+    assert (lease.gpus, lease.phase) == (("SIM-0",), "making_room")
+    box.exit("llm-main", 137)
+    box.done(kill)
+    box.obey()
+    assert granted(box, request).state == "ready"
