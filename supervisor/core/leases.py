@@ -319,7 +319,7 @@ def end_residency(txn: Txn, target: str, reason: str, lease: Lease | None = None
         caller=caller,
     )
     # What was reserved for it explains no use any more; what it did use may still be on its way back.
-    txn.state.observed.stirred_ms = txn.now.at_ms
+    txn.stir()
     txn.state.observed.timers.drop_of(target, "idle", "young", "unused")
     txn.touch(target)
 

@@ -92,7 +92,7 @@ def _run_over(txn: Txn, container: Container) -> None:
     since_ms, until_ms = container.started_wall_ms, txn.now.wall_ms
     observed.ran.append(Ran(container.target or "", had, since_ms, until_ms, container.id))
     del observed.runs[container.id]
-    observed.stirred_ms = txn.now.at_ms
+    txn.stir()
 
 
 def hinted(txn: Txn, hint: StartHinted) -> None:

@@ -62,7 +62,7 @@ from supervisor.core.leases import (
     start_ttl,
     start_window,
 )
-from supervisor.core.making_room import memory_overdue
+from supervisor.core.making_room import make_room, memory_overdue
 from supervisor.core.model import Now
 from supervisor.core.moving import move
 from supervisor.core.policy import standstill
@@ -262,6 +262,10 @@ def _tick(txn: Txn) -> None:
                 end_residency(txn, id_, "unused")
         elif what == "process":
             judge_all(txn)
+        elif what == "rest":
+            # Before its memory is overdue: whoever uses more than was reserved can be told from what comes back now.
+            if not state.observed.safe_mode:
+                make_room(txn)
         elif what in {"young", "held"}:
             continue  # the queue is looked at again
         else:

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 from sortedcontainers import SortedList
 
 TimerKey = tuple[str, str]
-"""(what, id): lease, window, hold, ready, down, idle, retry, tally, vram."""
+"""(what, id): lease, window, hold, ready, down, idle, young, unused, held, retry, tally, vram, process, rest."""
 
 
 class Timers(Struct):

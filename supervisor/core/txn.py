@@ -49,6 +49,12 @@ class Txn:
     def refuse(self, request_id: int, refusal: Refusal, logs_of: str | None = None) -> None:
         self.reply(Refused(request_id, refusal, logs_of))
 
+    def stir(self) -> None:
+        """Say that something runs no more, or is to go: its memory may be on its way back until things are at rest."""
+        observed = self.state.observed
+        observed.stirred_ms = self.now.at_ms
+        observed.timers.set(("rest", ""), self.now.at_ms + self.state.settings.vram_return_ms)
+
     def touch(self, target: str | None) -> None:
         """Say that what is known of a target changed: it is judged in this step, and planned after it."""
         if target is not None:

@@ -685,6 +685,21 @@ def test_a_resident_that_uses_more_than_it_declared_counts_with_what_it_uses():
     assert "a" not in box.state.durable.residents, "16,000 and 12,000 do not fit"
 
 
+def test_who_uses_too_much_goes_the_moment_that_it_can_be_told_and_no_gpu_is_closed_for_it():
+    box = Box(small("a", 4_000), small("b", 4_000), small("c", 12_000), headroom_mib=1_024)
+    for name in "ab":
+        box.release(box.lease(name))
+    box.show("b-main", status="exited", health="none", exit_code=1, run="")
+    box.feed(VramRead((replace(FIRST, used_mib=24_500, processes=None),)))
+    box.ask("c", wait_ready=False)
+    assert list(box.state.durable.residents) == ["a", "b"], "it may be on its way back"
+
+    box.advance(5)
+
+    assert list(box.state.durable.residents) == ["b"]
+    assert not box.state.observed.dirty
+
+
 def test_a_load_that_is_still_to_come_is_kept_free():
     box = Box(small("a", 16_000), small("b", 12_000))
     box.lease("a")

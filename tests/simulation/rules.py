@@ -19,6 +19,7 @@ from supervisor.core.facts import (
     RoomVerified,
     TicketEnded,
     TicketQueued,
+    WindowOpened,
 )
 from supervisor.core.forecast import Forecast, forecast
 from supervisor.core.inputs import (
@@ -349,12 +350,13 @@ class Rules:
             assert seen.position is not None
             require(place <= seen.position <= place + served, "a dry run tells the place in the queue")
         for grant in grants:
-            # Others who wait may be served in the same step, and evict for themselves.
-            evicted = sorted(f.target for f in facts if isinstance(f, ResidencyEnded) and f.for_lease == grant.id)
-            told = (seen.gpus, seen.vram_mib, list(seen.evicts))
-            require(
-                told == (grant.gpus, grant.vram_mib, evicted), "a dry run tells the GPU, the size and the evictions"
-            )
+            # Others who wait may be served in the same step, and evict for themselves; or have a window, for whose room
+            # whoever makes room there evicts as well.
+            evicted = {f.target for f in facts if isinstance(f, ResidencyEnded) and f.for_lease == grant.id}
+            windows = {uuid for f in facts if isinstance(f, WindowOpened) for uuid in f.gpus}
+            foreseen = evicted >= set(seen.evicts) if windows & set(grant.gpus) else evicted == set(seen.evicts)
+            told = (seen.gpus, seen.vram_mib) == (grant.gpus, grant.vram_mib)
+            require(told and foreseen, "a dry run tells the GPU, the size and the evictions")
             runs = any(c.runs and c.project == grant.project for c in state.containers_of(asked.terms.target or ""))
             warm = grant.warm and runs and not grant.needs_cold_start
             joined = grant.joins is not None

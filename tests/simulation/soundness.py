@@ -76,6 +76,7 @@ def _check_timers(state: State, now: Now) -> None:
         "down": durable.leases,
         "vram": durable.leases,
         "held": durable.leases,
+        "rest": {""},
         "process": {f"{pid}/{started}" for pid, started in observed.suspects},
     }
     for what, id_ in timers.at:
