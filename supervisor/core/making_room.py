@@ -23,15 +23,20 @@ def make_room(txn: Txn) -> None:
             if run.spared:
                 txn.touch(state.observed.containers[container_id].target)
         if not state.observed.synced:
+            _read_anew(state, lease)
             continue
         for target in policy.in_the_way(state, txn.now.at_ms, lease):
             end_residency(txn, target, "evicted", lease)
         if _others_are_gone(state, lease) and not _another_loads(state, lease):
             _verify_memory(txn, lease)
         else:
-            # What is read while others run says nothing about the time after them.
-            state.observed.room.pop(lease.id, None)
-            state.observed.timers.drop(("vram", lease.id))
+            _read_anew(state, lease)
+
+
+def _read_anew(state: State, lease: Lease) -> None:
+    """Wait for another reading: one from while others run, or might run unseen, says nothing about the time after."""
+    state.observed.room.pop(lease.id, None)
+    state.observed.timers.drop(("vram", lease.id))
 
 
 def _others_are_gone(state: State, lease: Lease) -> bool:

@@ -186,3 +186,19 @@ def test_what_is_left_of_a_target_on_another_gpu_is_waited_for_and_does_not_come
     box.done(kill)
     box.obey()
     assert granted(box, request).state == "ready"
+
+
+def test_a_reading_from_before_the_engine_was_lost_says_nothing_of_what_ran_meanwhile():
+    box = Box(LLM, TTS)
+    box.release(box.lease("tts"))
+    box.ask("llm")
+    box.feed(VramRead((replace(GPU, used_mib=20_000),)))
+    box.obey()
+    (lease,) = box.state.holders_of("llm")
+    box.feed(EngineLost("the engine does not answer"))
+    box.feed(VramRead((GPU,)))
+    box.kernel.feed(box.now, EngineSnapshot(tuple(box.engine.values())))
+
+    assert box.state.durable.leases[lease.id].phase == "making_room"
+    box.feed(VramRead((GPU,)))
+    assert box.state.durable.leases[lease.id].phase == "starting"
