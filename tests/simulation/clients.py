@@ -51,6 +51,10 @@ class Site(Protocol):
     def processes(self) -> Processes: ...
 
 
+def _by_token(token: str) -> Callable[[int], Request]:
+    return lambda request_id: Release(request_id, token)
+
+
 class Callers:
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -166,11 +170,11 @@ class Callers:
             if isinstance(reply, Refused):
                 return
         if not dies or self._site.calm:
-            yield from self._give_back(token)
+            yield from self._give_back(_by_token(token))
 
-    def _give_back(self, token: str) -> Script:
+    def _give_back(self, make: Callable[[int], Request]) -> Script:
         for _ in range(20):
-            reply = yield self._ask(lambda request_id: Release(request_id, token))
+            reply = yield self._ask(make)
             if reply is not None:
                 require(isinstance(reply, Released | Refused), "a release is answered as one")
                 return
@@ -205,7 +209,7 @@ class Callers:
             if isinstance(reply, Granted) or (isinstance(reply, Refused) and not reply.refusal.retryable):
                 return reply
         if self._rng.random() < 0.8:
-            yield from self._give_back(token)
+            yield from self._give_back(_by_token(token))
         return None
 
     def waiter(self) -> Script:
@@ -230,7 +234,7 @@ class Callers:
                 return reply
             yield 2_000
         if self._rng.random() < 0.8:
-            yield from self._give_back(token)
+            yield from self._give_back(_by_token(token))
         return None
 
     def ticket(self) -> Script:
@@ -293,12 +297,7 @@ class Callers:
 
     def _give_back_by_key(self, key: str, after_ms: int) -> Script:
         yield after_ms
-        for _ in range(20):
-            reply = yield self._ask(lambda request_id: ReleaseByKey(request_id, key))
-            if reply is not None:
-                require(isinstance(reply, Released | Refused), "a release is answered as one")
-                return
-            yield 500
+        yield from self._give_back(lambda request_id: ReleaseByKey(request_id, key))
 
     def operator(self) -> Script:
         """Force-release, end by id, evict and move, whoever it hits."""
@@ -393,7 +392,7 @@ class Callers:
         if child is not None and rng.random() < 0.8:
             processes.end(child)
         if says:
-            yield from self._give_back(token)
+            yield from self._give_back(_by_token(token))
         yield rng.choice((0, 10_000))
         processes.end(job)
 
