@@ -25,7 +25,7 @@ def make_room(txn: Txn) -> None:
         if not state.observed.synced:
             _read_anew(state, lease)
             continue
-        for target in policy.in_the_way(state, txn.now.at_ms, lease):
+        for target in policy.in_the_way(state, lease):
             end_residency(txn, target, "evicted", lease)
         if _others_are_gone(state, lease) and not _another_loads(state, lease):
             _verify_memory(txn, lease)

@@ -88,6 +88,6 @@ def wanted(state: State) -> set[str]:
     return found
 
 
-def in_the_way(state: State, now_ms: int, lease: Lease) -> list[str]:
+def in_the_way(state: State, lease: Lease) -> list[str]:
     """Return the residents (by target) that ``lease`` evicts: who does not share with it, and what it takes to fit."""
-    return room.evictions(state, now_ms, lease)
+    return room.evictions(state, lease)

@@ -144,7 +144,7 @@ def _fit(state: State, now_ms: int, gpu: Gpu, wish: Wish, others: list[Occupant]
         if other in young:
             return _too_young(other)
     going = tuple(other.id for other in strangers)
-    usable, foreign = usable_mib(state, gpu), foreign_mib(state, now_ms, gpu)
+    usable, foreign = usable_mib(state, gpu), foreign_mib(state, gpu)
     if usable is None:
         return _Fit(gpu, going, None)
     if is_whole(state, gpu, wish.need_mib):
@@ -179,7 +179,7 @@ def _agree(wish: Wish, other: Occupant) -> bool:
 # ---- who goes for it
 
 
-def evictions(state: State, now_ms: int, lease: Lease) -> list[str]:
+def evictions(state: State, lease: Lease) -> list[str]:
     """Return the residents that go for a lease that was granted: those it does not share with, and what it takes to
     fit. Memory that is on its way back is not waited for here.
     """
@@ -199,7 +199,7 @@ def evictions(state: State, now_ms: int, lease: Lease) -> list[str]:
         if usable is None or not friends:
             continue
         used = use_of(state, gpu)
-        spare = usable - foreign_mib(state, now_ms, gpu) - (lease.vram_mib or 0)
+        spare = usable - foreign_mib(state, gpu) - (lease.vram_mib or 0)
         spare -= sum(takes(other, used) for other in friends if other.kind != "resident")
         idle = sorted((other for other in friends if other.kind == "resident"), key=_age)
         sizes = {other.id: takes(other, used) for other in idle}

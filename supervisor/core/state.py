@@ -31,7 +31,7 @@ from supervisor.core.model import (
     Tie,
 )
 from supervisor.core.processes import Allowed, Finished, Policy, SeenProcess
-from supervisor.core.timers import Timers
+from supervisor.core.timers import AT_REST, Timers
 
 #: How many of those that had a GPU lately are remembered: the driver's accounts of that time come seconds later.
 RAN_MAX = 1_024
@@ -234,7 +234,6 @@ class Observed(Struct):
     ``before``: bare lease -> the processes that were on its GPUs when its room was verified.
     ``listings``: how often everything that the engine has was taken over.
     ``prevented``: when a container was killed before it ran, as far as we know: that was its refusal.
-    ``stirred_ms``: when something last stopped running, or was to go: memory may still be on its way back.
     """
 
     containers: dict[str, Container] = field(default_factory=dict)
@@ -269,7 +268,6 @@ class Observed(Struct):
     described: OrderedDict[tuple[int, int], tuple[int, int]] = field(default_factory=OrderedDict)
     ran: deque[Ran] = field(default_factory=lambda: deque(maxlen=RAN_MAX))
     finished: deque[Finished] = field(default_factory=lambda: deque(maxlen=FINISHED_SHOWN))
-    stirred_ms: int = -1_000_000
     synced: bool = False
     listings: int = 0
     ever_synced: bool = False
@@ -285,6 +283,11 @@ class Observed(Struct):
     def may_write(self) -> bool:
         """Whether what only the audit wants can be written down."""
         return not (self.storage_full or self.safe_mode or self.stopping)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all memory is back of what stopped running, or was to go."""
+        return AT_REST not in self.timers.at
 
     @property
     def memory_wanted(self) -> bool:

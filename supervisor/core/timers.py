@@ -10,6 +10,9 @@ from sortedcontainers import SortedList
 TimerKey = tuple[str, str]
 """(what, id): lease, window, hold, ready, down, idle, young, unused, held, retry, tally, vram, process, rest."""
 
+#: Set while memory may be on its way back: something stopped running a moment ago, or is to go.
+AT_REST: TimerKey = ("rest", "")
+
 
 class Timers(Struct):
     """What falls due when: set, moved and dropped in O(log n)."""

@@ -12,6 +12,7 @@ from supervisor.core.facts import AnyFact, Fact
 from supervisor.core.model import Now
 from supervisor.core.replies import Refused, Reply, SignalProcess
 from supervisor.core.state import State
+from supervisor.core.timers import AT_REST
 
 F = TypeVar("F", bound=Fact)
 
@@ -51,9 +52,7 @@ class Txn:
 
     def stir(self) -> None:
         """Say that something runs no more, or is to go: its memory may be on its way back until things are at rest."""
-        observed = self.state.observed
-        observed.stirred_ms = self.now.at_ms
-        observed.timers.set(("rest", ""), self.now.at_ms + self.state.settings.vram_return_ms)
+        self.state.observed.timers.set(AT_REST, self.now.at_ms + self.state.settings.vram_return_ms)
 
     def touch(self, target: str | None) -> None:
         """Say that what is known of a target changed: it is judged in this step, and planned after it."""

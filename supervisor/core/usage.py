@@ -77,15 +77,14 @@ def unexplained_mib(state: State, gpu: Gpu) -> int:
     return max(0, gpu.used_mib - known)
 
 
-def foreign_mib(state: State, now_ms: int, gpu: Gpu) -> int:
+def foreign_mib(state: State, gpu: Gpu) -> int:
     """Return what is in use on a GPU by none of ours: a game, a desktop, another user's process.
 
     What no process explains counts only once things are at rest: memory comes back some time after its process, and
     where the driver does not say who uses what, it may be that of a container which is yet to be stopped.
     """
     foreign = use_of(state, gpu).get(None, 0)
-    at_rest = now_ms - state.observed.stirred_ms >= state.settings.vram_return_ms
-    unexplained = unexplained_mib(state, gpu) if at_rest else 0
+    unexplained = unexplained_mib(state, gpu) if state.observed.at_rest else 0
     return foreign if unexplained and is_silent(gpu) and _some_must_stop(state, gpu) else foreign + unexplained
 
 
