@@ -184,7 +184,7 @@ class Borrower:
                     headers={"Idempotency-Key": self._key},
                 )
             except Unreachable as error:
-                if not tries_left or not (error.asked or asked_before):
+                if not (error.asked or asked_before):
                     self._key = ""  # nobody is there who could have got the request, or give anything back
                 if not tries_left or not error.asked:
                     raise
@@ -339,6 +339,7 @@ class Borrower:
         if token is None and not key:
             return
         path, headers = (f"/v1/lease/{token}", None) if token is not None else ("/v1/lease", {"Idempotency-Key": key})
+        what = "release it" if token is not None else "take the request back"
         deadline = time.monotonic() + GIVE_BACK_S
         while True:
             try:
@@ -347,7 +348,7 @@ class Borrower:
                 final = isinstance(error, Refused) and not error.retryable  # as a server that cannot do it by key says
                 if final or time.monotonic() >= deadline:
                     ends = f"within {self._ttl_s:g} s" if self.wish.pid is None else f"with process {self.wish.pid}"
-                    self._say(f"could not release it ({error}): it ends by itself {ends}")
+                    self._say(f"could not {what} ({error}): it ends by itself {ends}")
                     return
                 await asyncio.sleep(RETRY_S / 2)
             else:

@@ -296,15 +296,23 @@ def test_a_server_that_is_too_old_to_give_it_back_without_its_token_is_not_asked
 
     assert process.wait(10) == 130
     assert len(fake.calls) == 1
-    assert "could not release it (this path takes POST): it ends by itself within 60 s" in process.stderr.read()
+    said = process.stderr.read()
+    assert "could not take the request back (this path takes POST): it ends by itself within 60 s" in said
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param([Unreachable("no supervisor answers", asked=False)], id="then nobody was there"),
+        pytest.param([Unreachable("no supervisor answers")] * 2, id="then every try was cut"),
+    ],
+)
 def test_an_answer_that_was_lost_in_a_restart_is_given_back_when_the_server_is_there_again(
-    fake: FakeServer, run, quick, monkeypatch
+    fake: FakeServer, run, quick, monkeypatch, later
 ):
-    """The first try arrives and is cut off, the second one finds nobody, and then it is back."""
+    """The first try arrives and is cut off, the later ones fail, and then the server is back."""
     fake.silent = True
-    asks = iter([None, Unreachable("no supervisor answers", asked=False)])
+    asks = iter([None, *later])
     honest = Line.ask_raw
 
     async def ask_raw(self: Line, method: str, path: str, **options: object) -> bytes:
