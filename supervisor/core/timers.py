@@ -38,7 +38,7 @@ class Timers(Struct):
                 self.drop((what, id_))
 
     def pop_due(self, now_ms: int) -> TimerKey | None:
-        if self.due and self.due[0][0] <= now_ms:
+        if self.at and self.due[0][0] <= now_ms:
             key: TimerKey = self.due[0][1]
             self.drop(key)
             return key
@@ -46,4 +46,4 @@ class Timers(Struct):
 
     @property
     def next_at_ms(self) -> int | None:
-        return self.due[0][0] if self.due else None
+        return self.due[0][0] if self.at else None

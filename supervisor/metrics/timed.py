@@ -21,20 +21,20 @@ class TimedJournal:
         self._journal, self._counts = journal, counts
         self.ballast_bytes = journal.ballast_bytes
         self.headroom_bytes = journal.headroom_bytes
-        self._took_s: float | None = None
+        self._took_s: list[float] = []
         self.save_snapshot = journal.save_snapshot
         self.history = journal.history
 
     def write(self, facts: Sequence[AnyFact]) -> None:
         began_s = time.perf_counter()
         self._journal.write(facts)
-        self._took_s = time.perf_counter() - began_s
+        self._took_s.append(time.perf_counter() - began_s)
 
     def replenish(self) -> bool:
-        """Replenish, and count how long the write took: not before, because callers wait for it."""
-        if self._took_s is not None:
-            self._counts.observe(table.JOURNAL_SYNC, self._took_s)
-            self._took_s = None
+        """Replenish, and count how long the writes took: not before, because callers wait for them."""
+        for took_s in self._took_s:
+            self._counts.observe(table.JOURNAL_SYNC, took_s)
+        self._took_s.clear()
         return self._journal.replenish()
 
 

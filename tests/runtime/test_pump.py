@@ -36,6 +36,7 @@ from supervisor.gpu.reading import Reading
 from supervisor.gpu.sim import SimulatedGpus
 from supervisor.kernel import Kernel
 from supervisor.pump import Pump
+from supervisor.writer import Writer
 from tests.core.box import container
 
 GPUS = (Gpu("SIM-0", total_mib=24_576, used_mib=0),)
@@ -284,6 +285,194 @@ def test_who_is_granted_the_gpu_hears_of_it_before_who_gave_it_back():
             for name, task in (("giver", giver), ("waiter", waiter)):
                 task.add_done_callback(lambda _task, name=name: answered.append(name))
             await asyncio.gather(giver, waiter)
+        assert answered == ["waiter", "giver"]
+
+    run(story)
+
+
+@pytest.fixture
+def stood_by(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how long at most the loop stood by the disk, each time that it did. A busy machine may take its time."""
+    waits: list[float] = []
+    wait = Writer.wait
+    monkeypatch.setattr("supervisor.pump.STAND_BY_S", 10.0)
+    monkeypatch.setattr(Writer, "wait", lambda writer, s: waits.append(s) or wait(writer, s))
+    return waits
+
+
+async def rest(box: Rig) -> None:
+    """Let the loop go round until nothing of what was asked before is left in it."""
+    await until(lambda: box.pump.kernel.rests and not box.pump._inbox)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_who_asks_alone_is_answered_on_the_spot(stood_by: list[float]):
+    async def story() -> None:
+        async with rig() as box:
+            await box.acquire(None)
+            await box.pump.ask(Release(98, "t1"))
+            await rest(box)
+            stood_by.clear()
+            terms = Terms(target=None, owner="ann", priority=0, ttl_ms=60_000)
+            for request in (Acquire(request_id=90, id="l90", token_hash="t90", terms=terms), Release(91, "t90")):
+                asking = box.pump.ask(request)
+                with pytest.raises(StopIteration):
+                    asking.send(None)
+                assert isinstance(box.disk.facts[-1], RoomVerified | LeaseEnded), "and what it rests on is on disk"
+                await rest(box)
+        assert len(stood_by) == 2
+
+    run(story)
+
+
+def test_the_loop_stands_by_a_disk_for_a_moment_and_not_again_while_it_is_slow(
+    stood_by: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    async def story() -> None:
+        async with rig() as box:
+            await box.acquire(None)
+            await box.acquire(None, on_busy="ticket")
+            await rest(box)
+            stood_by.clear()
+            monkeypatch.setattr("supervisor.pump.STAND_BY_S", 1e-4)
+            box.disk.open.clear()
+            waiting = box.acquire(None, on_busy="ticket")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert stood_by == [1e-4]
+            assert isinstance(await box.pump.ask(Renew(99, "t1")), Renewed), "the loop goes on"
+            assert not waiting.done()
+            box.disk.open.set()
+            await waiting
+            await rest(box)
+            await box.acquire(None, on_busy="ticket")
+            assert stood_by == [1e-4], "the last one was slow"
+            monkeypatch.setattr("supervisor.pump.STAND_BY_S", 10.0)
+            await rest(box)
+            await box.acquire(None, on_busy="ticket")
+            assert stood_by == [1e-4, 10.0], "this one was not"
+
+    run(story)
+
+
+@pytest.mark.parametrize("when", ["in the same round", "while it was waited for"])
+def test_the_loop_stands_by_no_disk_where_others_ask(stood_by: list[float], monkeypatch: pytest.MonkeyPatch, when: str):
+    async def story() -> None:
+        async with rig() as box:
+            await box.acquire(None)
+            await box.acquire(None, on_busy="ticket")
+            await rest(box)
+            stood_by.clear()
+            others: list[asyncio.Task[object]] = []
+
+            def more_ask(_seconds: float = 0) -> None:
+                others.extend(box.acquire(None, on_busy="ticket") for _ in range(3))
+
+            with monkeypatch.context() as patch:
+                if when == "while it was waited for":
+                    patch.setattr(Writer, "wait", lambda writer, s: more_ask() or stood_by.append(s))
+                first = box.acquire(None, on_busy="ticket")
+                if when == "in the same round":
+                    more_ask()
+                await first
+            await asyncio.gather(*others)
+            assert len(stood_by) == 1, "nobody knew yet that they would"
+            await rest(box)
+            await box.acquire(None, on_busy="ticket")
+            assert len(stood_by) == 1
+            await rest(box)
+            await box.acquire(None, on_busy="ticket")
+            assert len(stood_by) == 2, "and that was the only one"
+
+    run(story)
+
+
+def test_a_report_that_comes_while_the_loop_stands_by_is_taken_in_right_after(stood_by: list[float]):
+    async def story() -> None:
+        async with rig(container("a")) as box:
+            await box.acquire(None)
+            await box.acquire(None, on_busy="ticket")
+            await rest(box)
+            stood_by.clear()
+            write = box.disk.write
+
+            def write_and_report(facts: list[AnyFact]) -> None:
+                box.engine.start("a-main")
+                write(facts)
+
+            box.disk.write = write_and_report
+            asking = box.acquire(None, on_busy="ticket")
+            await asyncio.sleep(0)
+            assert len(stood_by) == 1
+            assert [action.kind for action in box.engine.performed] == ["kill"], "it holds no lease"
+            box.disk.write = write
+            await asking
+
+    run(story)
+
+
+def test_a_reading_that_comes_while_the_loop_stands_by_is_not_overheard(
+    stood_by: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    async def story() -> None:
+        driver = SlowDriver()
+        async with rig(driver=driver) as box:
+            await until(lambda: box.pump.kernel.rests and box.pump.kernel.state.observed.synced)
+            driver.answer(GPUS)
+            holder = box.acquire(None)
+            await until(lambda: box.pump.kernel.state.durable.leases)
+            driver.answer(GPUS)
+            await holder
+            await box.acquire(None, on_busy="ticket")
+            await rest(box)
+            stood_by.clear()
+            closer = (replace(GPUS[0], used_mib=1),)
+            patched = Writer.wait
+            monkeypatch.setattr(Writer, "wait", lambda writer, s: driver.answer(closer) or patched(writer, s))
+            await box.acquire(None, on_busy="ticket")
+            assert len(stood_by) == 1
+            await until(lambda: box.pump.kernel.state.observed.gpus == closer)
+
+    run(story)
+
+
+def test_a_disk_that_breaks_while_the_loop_stands_by_ends_the_task_and_nothing_is_answered(stood_by: list[float]):
+    async def story() -> None:
+        box = Rig()
+        owner = asyncio.ensure_future(box.pump.run(Started("boot", 0, "v", first=False)))
+        box.engine.watch(box.pump.post)
+        await box.acquire(None)
+        await box.acquire(None, on_busy="ticket")
+        await rest(box)
+        stood_by.clear()
+        box.disk.broken = True
+        asked = box.acquire(None, on_busy="ticket")
+        with pytest.raises(OSError, match="I/O error"):
+            await owner
+        assert len(stood_by) == 1
+        assert not asked.done()
+        asked.cancel()
+
+    run(story)
+
+
+def test_who_is_granted_the_gpu_hears_of_it_before_who_gave_it_back_also_where_the_loop_stood_by(
+    stood_by: list[float],
+):
+    async def story() -> None:
+        async with rig() as box:
+            await box.acquire(None)
+            answered: list[str] = []
+            waiter = box.acquire(None, wait_ms=60_000)
+            await until(lambda: box.pump.kernel.state.queue)
+            await rest(box)
+            stood_by.clear()
+            giver = asyncio.ensure_future(box.pump.ask(Release(99, "t1")))
+            for name, task in (("giver", giver), ("waiter", waiter)):
+                task.add_done_callback(lambda _task, name=name: answered.append(name))
+            await asyncio.gather(giver, waiter)
+        assert len(stood_by) == 1
         assert answered == ["waiter", "giver"]
 
     run(story)
