@@ -146,6 +146,16 @@ class ContainerGone(Struct, frozen=True):
     id: str
 
 
+class ContainerRenamed(Struct, frozen=True):
+    """An event says what a container is called now. The inspect that says it too waits for its start to be over.
+
+    Compose renames what it creates anew right before it starts it (``<12 digits of the old id>_NAME`` until then).
+    """
+
+    id: str
+    name: str
+
+
 class StartHinted(Struct, frozen=True):
     """An event says that a container started which was inspected before: it is judged at once.
 
@@ -271,6 +281,7 @@ Input = (
     | EngineSnapshot
     | ContainerSeen
     | ContainerGone
+    | ContainerRenamed
     | StartHinted
     | EngineLost
     | EngineContact

@@ -11,6 +11,7 @@ from supervisor.core.facts import FirstSync, ResidencyBegan, StopFailed, TargetR
 from supervisor.core.inputs import (
     ActionDone,
     ContainerGone,
+    ContainerRenamed,
     ContainerSeen,
     EngineLost,
     EngineSnapshot,
@@ -93,6 +94,16 @@ def _run_over(txn: Txn, container: Container) -> None:
     observed.ran.append(Ran(container.target or "", had, since_ms, until_ms, container.id))
     del observed.runs[container.id]
     txn.stir()
+
+
+def renamed(txn: Txn, told: ContainerRenamed) -> None:
+    """Whoever looks for what was stopped knows its name of now."""
+    container = txn.state.observed.containers.get(told.id)
+    if container is None or container.name == told.name:
+        return
+    txn.state.observed.containers[told.id] = replace(container, name=told.name)
+    _labels_changed(txn, container)
+    txn.touch(container.target)
 
 
 def hinted(txn: Txn, hint: StartHinted) -> None:

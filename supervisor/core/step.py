@@ -26,6 +26,7 @@ from supervisor.core.inputs import (
     CallerGone,
     Claim,
     ContainerGone,
+    ContainerRenamed,
     ContainerSeen,
     EnforcingChanged,
     EngineContact,
@@ -68,7 +69,7 @@ from supervisor.core.moving import move
 from supervisor.core.policy import standstill
 from supervisor.core.requests import acquire, claim, renew
 from supervisor.core.settle import down_over, ready_over, settle, window_over
-from supervisor.core.sightings import call_done, hinted, lost, reopen_windows, seen, snapshot
+from supervisor.core.sightings import call_done, hinted, lost, renamed, reopen_windows, seen, snapshot
 from supervisor.core.state import State
 from supervisor.core.strangers import judge_all, processes_seen, signal_sent
 from supervisor.core.targets import gpus_of, right_to_run
@@ -116,6 +117,8 @@ def step(state: State, now: Now, item: Input) -> Step:
             snapshot(txn, item)
         case ContainerSeen() | ContainerGone():
             seen(txn, item)
+        case ContainerRenamed():
+            renamed(txn, item)
         case StartHinted():
             hinted(txn, item)
         case EngineLost():

@@ -4,9 +4,10 @@ The SDK's own ``events()`` turns every error into the end of the loop, a 403 of 
 (``CancellableStream.__next__`` in docker-py ``types/daemon.py``). So the stream is read over the SDK's HTTP session,
 and its status is checked.
 
-From an event only the action and the id are taken: a container's own labels overwrite the other attributes (a label
-``exitCode=0`` masks a real exit code). That is also why the labels among the attributes can be believed, but they only
-ever decide that an event is none of our business.
+From an event only the action, the id and the name are taken: a container's own labels overwrite the other attributes (a
+label ``exitCode=0`` masks a real exit code). That is also why the labels among the attributes can be believed, but they
+only ever decide that an event is none of our business. The name is put over a label of that name (moby
+daemon/events.go, LogContainerEventWithAttributes).
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class EventHint(Struct, frozen=True):
     action: str
     at_ns: int
     attributes: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """What the container is called, without a slash; "" where the engine does not say."""
+        return self.attributes.get("name", "").lstrip("/")
 
 
 _DECODER = msgspec.json.Decoder(_Line)

@@ -29,6 +29,7 @@ from msgspec.structs import replace
 
 from supervisor.core.inputs import (
     ContainerGone,
+    ContainerRenamed,
     ContainerSeen,
     EngineContact,
     EngineLost,
@@ -195,6 +196,8 @@ class Watcher:
             return
         # Through the overlap, starts come up again whose outcome was inspected long ago: those are no news. The clocks
         # are one and the same; were they not, a hint would only come late or twice.
+        if event.action == "rename" and known and known.container.target and event.name:
+            self._post(ContainerRenamed(event.id, event.name))
         if event.action == "start" and known and known.container.target and event.at_ns > known.answered_ns:
             self._post(StartHinted(event.id, run=f"event {event.at_ns}", wall_ms=event.at_ns // 10**6))
             if self._urgency is not None:

@@ -12,7 +12,7 @@ from supervisor.core.facts import (
     ResidencyEnded,
     StopFailed,
 )
-from supervisor.core.inputs import EngineLost, EngineSnapshot, StartHinted
+from supervisor.core.inputs import ContainerRenamed, EngineLost, EngineSnapshot, StartHinted
 from supervisor.core.replies import KillContainer, StopContainer
 from tests.core.box import Box, after, container, kinds
 
@@ -32,6 +32,17 @@ def test_a_fresh_unleased_container_is_killed_even_before_its_fact_is_on_disk():
     assert [(f.container, f.target, f.reason, f.action) for f in refusals(box)] == [
         ("a-main-1", "a", "no_lease", "kill")
     ]
+
+
+def test_what_compose_made_anew_is_refused_under_the_name_that_it_has_by_then():
+    made = container("a", name="0123456789ab_a-main-1")
+    box = Box(made)
+    box.feed(ContainerRenamed("a-main", "a-main-1"))
+    box.feed(ContainerRenamed("nobody", "b-main-1"))
+    box.feed(StartHinted("a-main", "hint-1", 5))
+
+    assert [fact.container for fact in refusals(box)] == ["a-main-1"]
+    assert box.state.observed.containers["a-main"].name == "a-main-1"
 
 
 def test_what_comes_back_while_its_kill_is_under_way_is_killed_again_and_the_last_answer_counts():

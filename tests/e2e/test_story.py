@@ -70,6 +70,15 @@ def test_a_stack_that_is_started_without_the_lease_is_killed_and_the_audit_says_
     assert why.status_code == 200
     assert "acquire" in why.text
 
+    stack.compose("up -d --force-recreate")
+    anew = stack.id("model")
+    until(lambda: status_of(api, anew) == "exited", 5, "the end of the one that Compose made anew")
+    name = api.inspect_container(anew)["Name"].lstrip("/")
+    said = server.http.get(f"/v1/why/{name}").json()["sentence"]
+    assert said.startswith(f"container {name} of {stack.target} was killed"), (
+        "under its name, not Compose's interim one"
+    )
+
 
 def test_compose_up_works_once_the_lease_is_held(
     server: Server, make_stack: MakeStack, api: docker.APIClient, until: Until

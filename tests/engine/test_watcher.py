@@ -8,6 +8,7 @@ import time
 
 from supervisor.core.inputs import (
     ContainerGone,
+    ContainerRenamed,
     ContainerSeen,
     EngineLost,
     EngineSnapshot,
@@ -92,6 +93,30 @@ def test_a_start_of_a_known_container_is_posted_before_it_is_inspected(watch, fa
     assert hint == StartHinted(box["Id"], run=f"event {at_ns}", wall_ms=at_ns // 10**6)
     gate.set()
     assert inbox.seen(box["Id"], lambda seen: seen.runs, after=inbox.inputs.index(hint)).run != hint.run
+
+
+def test_a_new_name_is_posted_before_the_inspect_that_its_start_holds_up(watch, fake: FakeEngine):
+    """Compose renames what it created anew and starts it in the same moment; an inspect waits for the start."""
+    box = container(1, status="created")
+    fake.put(box)
+    _, inbox = watch(fake.url)
+    inbox.wait_for(EngineSnapshot)
+    gate = threading.Event()
+
+    def slowly() -> Answer:
+        gate.wait(5)
+        return 200, json.dumps(container(1)).encode()
+
+    fake.answers[f"GET /containers/{box['Id']}/json"] = slowly
+    at_ns = time.time_ns()
+    fake.event(
+        "rename", box["Id"], at_ns, **{"gpu.target": "box", "name": "/llm-model-1", "oldName": "/12ab_llm-model-1"}
+    )
+    fake.event("start", box["Id"], at_ns + 1, **{"gpu.target": "box", "name": "llm-model-1"})
+
+    hint = inbox.wait_for(StartHinted, within_s=2)
+    assert inbox.inputs[inbox.inputs.index(hint) - 1] == ContainerRenamed(box["Id"], "llm-model-1")
+    gate.set()
 
 
 def test_a_start_that_an_inspect_may_have_shown_already_is_no_news(watch, fake: FakeEngine):

@@ -32,6 +32,7 @@ class Event(Struct, frozen=True):
     action: str
     at_ns: int
     labels: Mapping[str, str]
+    name: str
 
 
 class Stream(Struct, eq=False):
@@ -227,7 +228,7 @@ class SimEngine:
 
     def emit(self, container: SimContainer, action: str) -> None:
         at_ns = self.timeline.wall_ms() * 1_000_000 + self._count() % 1_000_000
-        event = Event(container.id, action, at_ns, container.recipe.labels)
+        event = Event(container.id, action, at_ns, container.recipe.labels, container.name)
         self.ring.append(event)
         for stream in self.streams:
             stream.deliver(event)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from supervisor.core.inputs import (
     ContainerGone,
+    ContainerRenamed,
     ContainerSeen,
     EngineContact,
     EngineLost,
@@ -140,6 +141,8 @@ class Watcher:
         project = event.labels.get("com.docker.compose.project")
         if known is None and not labelled(event.labels, "gpu.") and project not in self._roster.projects:
             return
+        if event.action == "rename" and known and known.container.target:
+            self._post(ContainerRenamed(event.id, event.name))
         if event.action == "start" and known and known.container.target and event.at_ns > known.answered_ns:
             self._post(StartHinted(event.id, run=f"event {event.at_ns}", wall_ms=event.at_ns // 10**6))
         self._hint(event.id, hinted=True)
