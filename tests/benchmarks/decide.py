@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from supervisor.core.inputs import Acquire, EngineSnapshot, Input, Release, Started, VramRead
 from supervisor.core.model import Gpu, Now, Terms
@@ -19,7 +20,7 @@ TERMS = Terms(target=None, owner="bench", priority=0, ttl_ms=300_000, ready_time
 
 
 class Decider:
-    """A kernel whose disk takes everything at once. Its clock moves on by a millisecond with each round."""
+    """A kernel that is asked for its GPU. Its clock moves on by a millisecond with each request."""
 
     def __init__(self) -> None:
         self._kernel = Kernel(State(Settings(gpus=GPUS)))
@@ -27,48 +28,40 @@ class Decider:
         self._asked = 0
         for item in (Started("boot", 0, "bench", first=True), EngineSnapshot(()), VramRead(GPUS)):
             self._feed(item)
-        self._write()
-
-    def round(self, callers: int) -> int:
-        """Let so many callers ask for the GPU, or queue, and give back what they got. Returns how much that was."""
-        self._now = Now(self._now.at_ms + 1, self._now.wall_ms + 1)
-        tokens = []
-        for _ in range(callers):
-            self._asked += 1
-            tokens.append(f"{self._asked:064x}")
-            id_ = f"{self._asked:016x}"
-            self._feed(Acquire(request_id=self._asked, id=id_, token_hash=tokens[-1], terms=TERMS, on_busy="ticket"))
-        self._write()
-        for token in tokens:
-            self._asked += 1
-            self._feed(Release(self._asked, token))
-        self._write()
-        return 2 * callers
+        self.write()
 
     def ask(self) -> str:
-        """Let one caller ask for the GPU and get it. Returns the digest of its token."""
+        """Let somebody ask for the GPU: he gets it, or a ticket. Returns the digest of his token."""
         self._now = Now(self._now.at_ms + 1, self._now.wall_ms + 1)
         self._asked += 1
         token = f"{self._asked:064x}"
-        self._feed(Acquire(request_id=self._asked, id=token[-16:], token_hash=token, terms=TERMS))
-        self._write()
+        ask = Acquire(request_id=self._asked, id=token[-16:], token_hash=token, terms=TERMS, on_busy="ticket")
+        self._feed(ask)
         return token
 
     def give_back(self, token: str) -> None:
         self._asked += 1
         self._feed(Release(self._asked, token))
-        self._write()
+
+    def record(self) -> bytes | None:
+        """Return what is to be written next, as bytes; None while nothing is, or the last one is not ``durable``."""
+        batch = self._kernel.take_batch()
+        return None if batch is None else encode_record(ENCODER.encode(batch), len(batch), Chain())[0]
+
+    def durable(self) -> None:
+        self._kernel.batch_durable(self._now)
+        self._kernel.drain()
+
+    def write(self, sync: Callable[[bytes], None] = lambda _record: None) -> None:
+        """Have everything written that was decided."""
+        while (record := self.record()) is not None:
+            sync(record)
+            self.durable()
 
     def _feed(self, item: Input) -> None:
         self._kernel.feed(self._now, item)
         if self._kernel.state.observed.read_wanted:
             self._kernel.feed(self._now, VramRead(GPUS, self._now.at_ms))
-
-    def _write(self) -> None:
-        while (batch := self._kernel.take_batch()) is not None:
-            encode_record(ENCODER.encode(batch), len(batch), Chain())
-            self._kernel.batch_durable(self._now)
-        self._kernel.drain()
 
 
 def rate(callers: int, seconds: float) -> float:
@@ -76,7 +69,12 @@ def rate(callers: int, seconds: float) -> float:
     decider = Decider()
     begun_s, count = time.perf_counter(), 0
     while (took_s := time.perf_counter() - begun_s) < seconds:
-        count += decider.round(callers)
+        tokens = [decider.ask() for _ in range(callers)]
+        decider.write()
+        for token in tokens:
+            decider.give_back(token)
+        decider.write()
+        count += 2 * callers
     return count / took_s
 
 
@@ -95,5 +93,6 @@ def alone(calls: int) -> tuple[float, float]:
             decider.give_back(token)
         else:
             token = decider.ask()
+        decider.write()
         took[turn % 2].append((time.perf_counter() - begun) * 1000)
     return percentile(took[0], 50), percentile(took[1], 50)

@@ -41,7 +41,7 @@ def handover(bench: Bench) -> list[Result]:
             floor=Figures("redis BLPOP", floor.each) if REDIS in seen else floor,
             peers=(*others, *([seen[ETCD]] if ETCD in seen else [])),
             goals=(
-                at_most(2, seen[OURS], floor),
+                at_most(2, seen[OURS], floor, at_best=seen[BEHIND]),
                 _faster(30, seen[OURS], seen.get(ETCD)),
             ),
             note="redis appendfsync always; etcd's v3lock over its gateway; medians of each repetition's hand-overs",

@@ -16,6 +16,8 @@ from tests.benchmarks.measure import Figures, Result, at_least, at_most, percent
 from tests.benchmarks.wire import Line, Load, address_of, load, request
 
 OURS, FLOOR, ETCD, REDIS = "supervisor", "floor", "etcd", "redis"
+#: What no guard, no keys and no log could be faster than: our decision behind a bare route.
+DECIDING = "the floor with our decision, synced in a thread"
 #: What it costs to let nothing wait for the disk but who must.
 BEHIND = "the floor with its sync in a thread"
 #: What no faster route, disk or log could be faster than.
@@ -92,12 +94,9 @@ def renew(bench: Bench) -> list[Result]:
 def lease(bench: Bench) -> list[Result]:
     """One caller: ask for the GPU without a target, get it, give it back."""
     ours, etcd, seconds = bench.idle, bench.etcd, bench.effort.load_s
-    floor, behind = (
-        [request("POST", f"/{route}/{count}", {"owner": "bench"}) for count in (GRANT_BYTES, END_BYTES)]
-        for route in ("lease", "behind")
-    )
-    acquired: dict[str, list[float]] = {OURS: [], FLOOR: [], BEHIND: [], ALONE: [], ETCD: []}
-    released: dict[str, list[float]] = {OURS: [], FLOOR: [], BEHIND: [], ALONE: [], ETCD: []}
+    floor = [request("POST", f"/lease/{count}", {"owner": "bench"}) for count in (GRANT_BYTES, END_BYTES)]
+    acquired: dict[str, list[float]] = {OURS: [], FLOOR: [], DECIDING: [], ALONE: [], ETCD: []}
+    released: dict[str, list[float]] = {OURS: [], FLOOR: [], DECIDING: [], ALONE: [], ETCD: []}
 
     def note(side: str, seen: Load) -> float:
         acquired[side].append(seen.p50_ms(0))
@@ -107,7 +106,7 @@ def lease(bench: Bench) -> list[Result]:
     sides: dict[str, Callable[[], float]] = {
         OURS: lambda: note(OURS, load(ours.url, [ASK, GIVE_BACK], connections=1, seconds=seconds)),
         FLOOR: lambda: note(FLOOR, load(bench.web, floor, connections=1, seconds=seconds)),
-        BEHIND: lambda: note(BEHIND, load(bench.web, behind, connections=1, seconds=seconds)),
+        DECIDING: lambda: note(DECIDING, load(bench.web, _deciding("/decide"), connections=1, seconds=seconds)),
         ALONE: lambda: _decide_alone(bench.effort.calls, acquired[ALONE], released[ALONE]),
     }
     if etcd is not None:
@@ -128,7 +127,7 @@ def lease(bench: Bench) -> list[Result]:
                 floor=figures[FLOOR],
                 peers=_others(figures),
                 goals=(
-                    at_most(1.5, figures[OURS], figures[FLOOR]),
+                    at_most(1.5, figures[OURS], figures[FLOOR], at_best=figures[DECIDING]),
                     at_most(1, figures[OURS], figures.get(ETCD), "etcd's v3lock"),
                 ),
                 note="medians of each repetition's requests",
@@ -166,10 +165,12 @@ def durable(bench: Bench) -> list[Result]:
     ours, etcd, seconds = bench.idle, bench.etcd, bench.effort.load_s
     bare = [request("POST", "/lease", {"owner": "bench"})]
     behind = [request("POST", f"/behind/{count}", {"owner": "bench"}) for count in (GRANT_BYTES, END_BYTES)]
+    deciding = _deciding("/decide/together")
     sides: dict[str, Callable[[], float]] = {
         OURS: lambda: load(ours.url, [ASK_OR_QUEUE, GIVE_BACK], connections=64, seconds=seconds).rate,
         FLOOR: lambda: load(bench.web, bare, connections=64, seconds=seconds).rate,
         BEHIND: lambda: load(bench.web, behind, connections=64, seconds=seconds).rate,
+        DECIDING: lambda: load(bench.web, deciding, connections=64, seconds=seconds).rate,
         DECIDED: lambda: decide.rate(64, seconds),
     }
     if etcd is not None:
@@ -184,12 +185,16 @@ def durable(bench: Bench) -> list[Result]:
             floor=seen[FLOOR],
             peers=_others(seen),
             goals=(
-                at_least(0.5, seen[OURS], seen[FLOOR]),
-                at_least(2, seen[OURS], seen.get(ETCD), "etcd's transactions"),
+                at_least(0.5, seen[OURS], seen[FLOOR], at_best=seen[DECIDING]),
+                at_least(2, seen[OURS], seen.get(ETCD), "etcd's transactions", at_best=seen[DECIDING]),
             ),
             note="the floor syncs nothing",
         )
     ]
+
+
+def _deciding(route: str) -> list[bytes]:
+    return [request("POST", route, {"owner": "bench"}), request("DELETE", f"{route}/{{token}}")]
 
 
 @contextlib.contextmanager

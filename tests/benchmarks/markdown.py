@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tests.benchmarks.measure import Goal
 from tests.benchmarks.table import shown
 
 HEAD = "| what (medians) | supervisor | floor | ratio | others | reach |\n| --- | --- | --- | --- | --- | --- |"
@@ -23,7 +24,7 @@ def row(result: dict[str, Any]) -> str:
         "" if floor is None else f"{shown(floor['median'])}{named}",
         "" if result["ratio"] is None else f"{result['ratio']:.2f}",
         "; ".join(f"{peer['name']} {shown(peer['median'])}" for peer in result["peers"]),
-        "; ".join(f"{goal['words']}: {VERDICTS[goal['reached']]}" for goal in result["goals"]),
+        "; ".join(goal.said(VERDICTS[goal.reached]) for goal in msgspec.convert(result["goals"], list[Goal])),
     )
     return f"| {' | '.join(cells)} |"
 

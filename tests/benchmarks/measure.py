@@ -46,10 +46,18 @@ class Figures(Struct, frozen=True):
 
 
 class Goal(Struct, frozen=True):
-    """What is wanted of a row, in words; ``reached`` None: what it is held against is not on this machine."""
+    """What is wanted of a row, in words; ``reached`` None: what it is held against is not on this machine.
+
+    ``at_best``: what could be reached with the least that anything like it has to do, where that was measured too.
+    """
 
     words: str
     reached: bool | None
+    at_best: float | None = None
+
+    def said(self, verdict: str) -> str:
+        limit = f" (at best {self.at_best:.2f} x)" if self.reached is False and self.at_best is not None else ""
+        return f"{self.words}: {verdict}{limit}"
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -74,14 +82,28 @@ def over(subject: Figures, other: Figures | None) -> float | None:
     return subject.median / other.median if other is not None and other.median else None
 
 
-def at_least(times: float, subject: Figures, other: Figures | None, of: str = "the floor") -> Goal:
+def at_least(
+    times: float,
+    subject: Figures,
+    other: Figures | None,
+    of: str = "the floor",
+    *,
+    at_best: Figures | None = None,
+) -> Goal:
     ratio = over(subject, other)
-    return Goal(f">= {times:g} x {of}", None if ratio is None else ratio >= times)
+    return Goal(f">= {times:g} x {of}", None if ratio is None else ratio >= times, at_best and over(at_best, other))
 
 
-def at_most(times: float, subject: Figures, other: Figures | None, of: str = "the floor") -> Goal:
+def at_most(
+    times: float,
+    subject: Figures,
+    other: Figures | None,
+    of: str = "the floor",
+    *,
+    at_best: Figures | None = None,
+) -> Goal:
     ratio = over(subject, other)
-    return Goal(f"<= {times:g} x {of}", None if ratio is None else ratio <= times)
+    return Goal(f"<= {times:g} x {of}", None if ratio is None else ratio <= times, at_best and over(at_best, other))
 
 
 def at_most_more(much: float, unit: str, subject: Figures, floor: Figures) -> Goal:

@@ -49,7 +49,7 @@ def render(machine: Machine, results: list[Result]) -> None:
             cell(floor) + named.replace("[", "\\["),
             "-" if result.ratio is None else f"{result.ratio:.2f}",
             "; ".join(f"{peer.name} {cell(peer)}, {over(result.subject, peer):.2f} x" for peer in result.peers) or "-",
-            "; ".join(f"{goal.words}: {_verdict(goal.reached)}" for goal in result.goals) or "-",
+            "; ".join(goal.said(_verdict(goal.reached)) for goal in result.goals) or "-",
         )
     console.print(table)
     for result in results:

@@ -4,6 +4,10 @@
 ``POST /lease``              answers what a grant answers; ``/lease/{bytes}`` when so many bytes are synced to a file.
 ``POST /behind/{bytes}``     the same, synced by a thread, so that a slow disk holds up nothing else; all that have come
                              while it synced are synced together.
+``POST /decide``             asks a kernel of ours, and answers what a grant answers when its facts are synced: by a
+                             thread, which it waits for on the spot. ``DELETE /decide/{token}`` gives back. With
+                             ``/decide/together`` all that have come while it synced are synced together. No guard, no
+                             keys, no tokens, no log.
 ``POST /await``              answers when the next ``/behind`` is synced; ``GET /awaited``: whether somebody waits so.
 ``GET /same``                answers the bytes of a file.
 ``POST /hold``               answers never: somebody on the line, until he hangs up.
@@ -20,6 +24,7 @@ import os
 import queue
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -29,6 +34,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from tests.benchmarks.decide import Decider
 
 ENCODER = msgspec.json.Encoder()
 #: As long as a segment of the journal, and as full of zeros: a sync into it allocates nothing.
@@ -62,6 +69,10 @@ class Granted(Struct):
     vram_mib: int | None
 
 
+class Released(Struct):
+    released: bool
+
+
 def _in(seconds: int) -> str:
     now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
     return now.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
@@ -81,6 +92,11 @@ class Floor:
         self._syncs = False
         self._waiter: asyncio.Future[None] | None = None
         threading.Thread(target=self._sync_all, daemon=True).start()
+        self._decider = Decider()
+        self._records: queue.SimpleQueue[tuple[bytes, Callable[[], object]]] = queue.SimpleQueue()
+        self._written: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._deciding: list[asyncio.Future[None]] = []
+        threading.Thread(target=self._write_records, daemon=True).start()
 
     async def renew(self, request: Request) -> Response:
         await request.body()
@@ -101,6 +117,28 @@ class Floor:
             self._hand_over()
         await done
         return self._granted(asked)
+
+    async def decide(self, request: Request) -> Response:
+        asked = msgspec.json.decode(await request.body(), type=Asked)
+        token = self._decider.ask()
+        self._decider.write(self._write_aside)
+        return self._granted(asked, token)
+
+    async def give_back(self, request: Request) -> Response:
+        self._decider.give_back(request.path_params["token"])
+        self._decider.write(self._write_aside)
+        return _json(Released(released=True))
+
+    async def decide_together(self, request: Request) -> Response:
+        asked = msgspec.json.decode(await request.body(), type=Asked)
+        token = self._decider.ask()
+        await self._decided()
+        return self._granted(asked, token)
+
+    async def give_back_together(self, request: Request) -> Response:
+        self._decider.give_back(request.path_params["token"])
+        await self._decided()
+        return _json(Released(released=True))
 
     async def wait(self, request: Request) -> Response:
         asked = msgspec.json.decode(await request.body(), type=Asked)
@@ -125,8 +163,7 @@ class Floor:
             done.set_result(None)
         self._hand_over()
 
-    def _granted(self, asked: Asked) -> Response:
-        token = "gs_floor0000000000000000000000000000000000000000"
+    def _granted(self, asked: Asked, token: str = "gs_floor0000000000000000000000000000000000000000") -> Response:
         return _json(
             Granted(
                 *(token, "1f2e3d4c5b6a7988", 7, asked.target, asked.target, asked.owner, "ready"),
@@ -141,6 +178,37 @@ class Floor:
         while not await request.is_disconnected():
             await request.receive()
         return Response()
+
+    def _write_aside(self, record: bytes) -> None:
+        self._records.put((record, lambda: self._written.put(None)))
+        self._written.get()
+
+    def _write_records(self) -> None:
+        while True:
+            record, tell = self._records.get()
+            self._sync(len(record))
+            tell()
+
+    async def _decided(self) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._deciding.append(done)
+        if len(self._deciding) == 1:
+            asyncio.get_running_loop().call_soon(self._write_together)
+        await done
+
+    def _write_together(self) -> None:
+        """Hand over what has gathered, unless the last batch is not synced yet."""
+        record = self._decider.record() if self._deciding else None
+        if record is not None:
+            answered, self._deciding = self._deciding, []
+            loop = asyncio.get_running_loop()
+            self._records.put((record, lambda: loop.call_soon_threadsafe(self._wrote, answered)))
+
+    def _wrote(self, answered: list[asyncio.Future[None]]) -> None:
+        self._decider.durable()
+        for done in answered:
+            done.set_result(None)
+        self._write_together()
 
     def _sync_all(self) -> None:
         while True:
@@ -172,6 +240,10 @@ def main() -> None:
             Route("/lease", floor.lease, methods=["POST"]),
             Route("/lease/{bytes:int}", floor.lease, methods=["POST"]),
             Route("/behind/{bytes:int}", floor.behind, methods=["POST"]),
+            Route("/decide", floor.decide, methods=["POST"]),
+            Route("/decide/together", floor.decide_together, methods=["POST"]),
+            Route("/decide/{token}", floor.give_back, methods=["DELETE"]),
+            Route("/decide/together/{token}", floor.give_back_together, methods=["DELETE"]),
             Route("/await", floor.wait, methods=["POST"]),
             Route("/awaited", floor.awaited),
             Route("/same", floor.same),
