@@ -83,27 +83,23 @@ def over(subject: Figures, other: Figures | None) -> float | None:
 
 
 def at_least(
-    times: float,
-    subject: Figures,
-    other: Figures | None,
-    of: str = "the floor",
-    *,
-    at_best: Figures | None = None,
+    times: float, subject: Figures, other: Figures | None, of: str = "the floor", *, at_best: Figures | None = None
 ) -> Goal:
-    ratio = over(subject, other)
-    return Goal(f">= {times:g} x {of}", None if ratio is None else ratio >= times, at_best and over(at_best, other))
+    return _times(
+        f">= {times:g} x {of}", lambda ratio: ratio >= times, over(subject, other), at_best and over(at_best, other)
+    )
 
 
 def at_most(
-    times: float,
-    subject: Figures,
-    other: Figures | None,
-    of: str = "the floor",
-    *,
-    at_best: Figures | None = None,
+    times: float, subject: Figures, other: Figures | None, of: str = "the floor", *, at_best: Figures | None = None
 ) -> Goal:
-    ratio = over(subject, other)
-    return Goal(f"<= {times:g} x {of}", None if ratio is None else ratio <= times, at_best and over(at_best, other))
+    return _times(
+        f"<= {times:g} x {of}", lambda ratio: ratio <= times, over(subject, other), at_best and over(at_best, other)
+    )
+
+
+def _times(words: str, is_enough: Callable[[float], bool], ratio: float | None, at_best: float | None) -> Goal:
+    return Goal(words, None if ratio is None else is_enough(ratio), at_best)
 
 
 def at_most_more(much: float, unit: str, subject: Figures, floor: Figures) -> Goal:

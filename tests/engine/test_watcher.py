@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from typing import Any
 
 from supervisor.core.inputs import (
     ContainerGone,
@@ -74,11 +75,8 @@ def test_an_event_is_one_inspect_and_state_comes_from_that(watch, fake: FakeEngi
     assert (seen.status, seen.exit_code, seen.target) == ("exited", 7, "box")
 
 
-def test_a_start_of_a_known_container_is_posted_before_it_is_inspected(watch, fake: FakeEngine):
-    box = container(1, status="exited")
-    fake.put(box)
-    _, inbox = watch(fake.url)
-    inbox.wait_for(EngineSnapshot)
+def held(fake: FakeEngine, box: dict[str, Any]) -> threading.Event:
+    """Let inspects of a container wait, as while it is being started; they show it running then."""
     gate = threading.Event()
 
     def slowly() -> Answer:
@@ -86,6 +84,15 @@ def test_a_start_of_a_known_container_is_posted_before_it_is_inspected(watch, fa
         return 200, json.dumps(container(1)).encode()
 
     fake.answers[f"GET /containers/{box['Id']}/json"] = slowly
+    return gate
+
+
+def test_a_start_of_a_known_container_is_posted_before_it_is_inspected(watch, fake: FakeEngine):
+    box = container(1, status="exited")
+    fake.put(box)
+    _, inbox = watch(fake.url)
+    inbox.wait_for(EngineSnapshot)
+    gate = held(fake, box)
     at_ns = time.time_ns()
     fake.event("start", box["Id"], at_ns, **{"gpu.target": "box"})
 
@@ -101,13 +108,7 @@ def test_a_new_name_is_posted_before_the_inspect_that_its_start_holds_up(watch, 
     fake.put(box)
     _, inbox = watch(fake.url)
     inbox.wait_for(EngineSnapshot)
-    gate = threading.Event()
-
-    def slowly() -> Answer:
-        gate.wait(5)
-        return 200, json.dumps(container(1)).encode()
-
-    fake.answers[f"GET /containers/{box['Id']}/json"] = slowly
+    gate = held(fake, box)
     at_ns = time.time_ns()
     fake.event(
         "rename", box["Id"], at_ns, **{"gpu.target": "box", "name": "/llm-model-1", "oldName": "/12ab_llm-model-1"}

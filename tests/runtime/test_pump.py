@@ -307,6 +307,14 @@ async def rest(box: Rig) -> None:
         await asyncio.sleep(0)
 
 
+async def quiet(box: Rig, stood_by: list[float]) -> None:
+    """Let somebody have the GPU, and then nobody ask for a while: whoever asks next is alone."""
+    await box.acquire(None)
+    await box.acquire(None, on_busy="ticket")
+    await rest(box)
+    stood_by.clear()
+
+
 def test_who_asks_alone_is_answered_on_the_spot(stood_by: list[float]):
     async def story() -> None:
         async with rig() as box:
@@ -331,10 +339,7 @@ def test_the_loop_stands_by_a_disk_for_a_moment_and_not_again_while_it_is_slow(
 ):
     async def story() -> None:
         async with rig() as box:
-            await box.acquire(None)
-            await box.acquire(None, on_busy="ticket")
-            await rest(box)
-            stood_by.clear()
+            await quiet(box, stood_by)
             monkeypatch.setattr("supervisor.pump.STAND_BY_S", 1e-4)
             box.disk.open.clear()
             waiting = box.acquire(None, on_busy="ticket")
@@ -360,10 +365,7 @@ def test_the_loop_stands_by_a_disk_for_a_moment_and_not_again_while_it_is_slow(
 def test_the_loop_stands_by_no_disk_where_others_ask(stood_by: list[float], monkeypatch: pytest.MonkeyPatch, when: str):
     async def story() -> None:
         async with rig() as box:
-            await box.acquire(None)
-            await box.acquire(None, on_busy="ticket")
-            await rest(box)
-            stood_by.clear()
+            await quiet(box, stood_by)
             others: list[asyncio.Task[object]] = []
 
             def more_ask(_seconds: float = 0) -> None:
@@ -391,10 +393,7 @@ def test_the_loop_stands_by_no_disk_where_others_ask(stood_by: list[float], monk
 def test_a_report_that_comes_while_the_loop_stands_by_is_taken_in_right_after(stood_by: list[float]):
     async def story() -> None:
         async with rig(container("a")) as box:
-            await box.acquire(None)
-            await box.acquire(None, on_busy="ticket")
-            await rest(box)
-            stood_by.clear()
+            await quiet(box, stood_by)
             write = box.disk.write
 
             def write_and_report(facts: list[AnyFact]) -> None:
@@ -442,10 +441,7 @@ def test_a_disk_that_breaks_while_the_loop_stands_by_ends_the_task_and_nothing_i
         box = Rig()
         owner = asyncio.ensure_future(box.pump.run(Started("boot", 0, "v", first=False)))
         box.engine.watch(box.pump.post)
-        await box.acquire(None)
-        await box.acquire(None, on_busy="ticket")
-        await rest(box)
-        stood_by.clear()
+        await quiet(box, stood_by)
         box.disk.broken = True
         asked = box.acquire(None, on_busy="ticket")
         with pytest.raises(OSError, match="I/O error"):
