@@ -19,7 +19,7 @@ FACTS_MAX = 256
 
 
 class _Job(Struct):
-    """``under_way`` is held until it is done. Without facts: see again whether the disk has room."""
+    """``under_way`` is held until ``done`` was called. Without facts: see again whether the disk has room."""
 
     facts: list[AnyFact]
     snapshot: tuple[bytes, int] | None
@@ -58,6 +58,9 @@ class Writer(threading.Thread):
             self._run()
         except BaseException as error:  # whatever it was: memory and disk may disagree
             self._done(error)
+        finally:
+            if self._last.locked():
+                self._last.release()  # nothing more will come: whoever waits goes on
 
     def _run(self) -> None:
         since = 0
@@ -65,7 +68,9 @@ class Writer(threading.Thread):
             try:
                 job = self._jobs.get(timeout=PAUSE_S if since else None)
             except queue.Empty:
-                job = _Job([], None, threading.Lock())
+                self._disk.replenish()
+                since = 0
+                continue
             if job is None:
                 return
             if job.facts:
@@ -73,8 +78,8 @@ class Writer(threading.Thread):
                 self._disk.write(job.facts)
                 self.took_s = time.perf_counter() - began_s
                 self._done(None)
-                job.under_way.release()
-                since += len(job.facts)
+            job.under_way.release()
+            since += len(job.facts)
             if job.snapshot is not None:
                 self._disk.save_snapshot(*job.snapshot)
             if not job.facts or since >= FACTS_MAX:

@@ -103,9 +103,11 @@ def test_who_waits_goes_on_when_the_batch_was_told_and_not_after_its_time(box: R
     box.writer.wait(10)  # it is done, and stays so
 
 
+@pytest.mark.timeout(10)
 def test_a_disk_that_failed_is_told_of_and_the_thread_ends(box: Rig):
     box.disk.error = OSError("I/O error")
     box.writer.put([FACT], None)
+    box.writer.wait(60)  # who waits for it hears of it as soon
     assert box.ends.get(timeout=10) is box.disk.error
     box.writer.join(10)
     assert not box.writer.is_alive()
