@@ -87,16 +87,14 @@ class Floor:
         os.pwrite(self._file, bytes(FILE_BYTES), 0)
         os.fsync(self._file)
         self._at = 0
-        self._jobs: queue.SimpleQueue[list[tuple[int, asyncio.Future[None]]]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[int, Callable[[], object]]] = queue.SimpleQueue()
         self._gathered: list[tuple[int, asyncio.Future[None]]] = []
         self._syncs = False
         self._waiter: asyncio.Future[None] | None = None
         threading.Thread(target=self._sync_all, daemon=True).start()
         self._decider = Decider()
-        self._records: queue.SimpleQueue[tuple[bytes, Callable[[], object]]] = queue.SimpleQueue()
         self._written: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._deciding: list[asyncio.Future[None]] = []
-        threading.Thread(target=self._write_records, daemon=True).start()
 
     async def renew(self, request: Request) -> Response:
         await request.body()
@@ -152,8 +150,10 @@ class Floor:
     def _hand_over(self) -> None:
         self._syncs = bool(self._gathered)
         if self._syncs:
-            self._jobs.put(self._gathered)
-            self._gathered = []
+            jobs, self._gathered = self._gathered, []
+            loop = asyncio.get_running_loop()
+            size = sum(count for count, _ in jobs)
+            self._jobs.put((size, lambda: loop.call_soon_threadsafe(self._synced, jobs)))
 
     def _synced(self, jobs: list[tuple[int, asyncio.Future[None]]]) -> None:
         if self._waiter is not None:
@@ -180,14 +180,8 @@ class Floor:
         return Response()
 
     def _write_aside(self, record: bytes) -> None:
-        self._records.put((record, lambda: self._written.put(None)))
+        self._jobs.put((len(record), lambda: self._written.put(None)))
         self._written.get()
-
-    def _write_records(self) -> None:
-        while True:
-            record, tell = self._records.get()
-            self._sync(len(record))
-            tell()
 
     async def _decided(self) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -202,7 +196,7 @@ class Floor:
         if record is not None:
             answered, self._deciding = self._deciding, []
             loop = asyncio.get_running_loop()
-            self._records.put((record, lambda: loop.call_soon_threadsafe(self._wrote, answered)))
+            self._jobs.put((len(record), lambda: loop.call_soon_threadsafe(self._wrote, answered)))
 
     def _wrote(self, answered: list[asyncio.Future[None]]) -> None:
         self._decider.durable()
@@ -211,10 +205,11 @@ class Floor:
         self._write_together()
 
     def _sync_all(self) -> None:
+        """The thread: sync so many bytes, and tell whoever waits for them."""
         while True:
-            jobs = self._jobs.get()
-            self._sync(sum(count for count, _ in jobs))
-            jobs[0][1].get_loop().call_soon_threadsafe(self._synced, jobs)
+            count, tell = self._jobs.get()
+            self._sync(count)
+            tell()
 
     def _sync(self, count: int) -> None:
         if self._at + count > FILE_BYTES:
